@@ -1,0 +1,157 @@
+"""The manifest of a published model: everything a server needs to know beside the graph itself."""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _plain_name(name: str) -> str:
+    """A name that can only ever be one path component: letters, digits, `.`, `_`, `-`, starting with a letter or digit."""
+    if not name[:1].isalnum() or not all(c.isascii() and (c.isalnum() or c in "._-") for c in name):
+        raise ValueError(f"name {name!r} is not allowed: use letters, digits, '.', '_' and '-', starting with a letter or digit")
+    if len(name) > 128:
+        raise ValueError(f"name of {len(name)} characters is not allowed: use at most 128")
+    return name
+
+
+PlainName = Annotated[str, AfterValidator(_plain_name)]
+
+
+class Part(BaseModel):
+    """Base of every part of the manifest: immutable, and unknown fields are errors, not silently dropped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorSpec(Part):
+    """One input or output of the graph, in the vocabulary of the Open Inference Protocol."""
+
+    name: str
+    datatype: Literal["FP16", "FP32", "UINT8"]
+    shape: tuple[int, ...]
+    """Sizes in order; -1 is a dynamic size (the batch)."""
+
+
+class HostNormalisation(Part):
+    """Normalisation that the graph does not contain: `(pixels / 255 − mean) / std`, per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Preprocessing(Part):
+    """How an image becomes one input tensor of shape (channels, height, width), values 0…255.
+
+    The image is turned upright by its EXIF orientation, converted to RGB or grey, resized so that its shorter side is
+    `resize` (its aspect ratio kept), and cropped at the centre to `height` × `width`. Integers are exact: the result is uint8.
+    """
+
+    channels: Literal[1, 3]
+    height: Annotated[int, Field(ge=1, le=4096)]
+    width: Annotated[int, Field(ge=1, le=4096)]
+    resize: Annotated[int, Field(ge=1, le=8192)]
+    """Length of the shorter side after resizing; at least max(height, width)."""
+    interpolation: Literal["bilinear", "bicubic", "lanczos", "box"] = "bilinear"
+    normalisation: HostNormalisation | None = None
+    """None when the graph normalises pixel values itself, as every graph exported by this project does."""
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.resize < max(self.height, self.width):
+            raise ValueError(f"resize={self.resize} is smaller than the crop {self.height}×{self.width}: use at least its longer side")
+        return self
+
+
+class Saturation(Part):
+    """Where an activation's *output* shows saturation: y ≤ `below` or y ≥ `above`. Neither: it never saturates."""
+
+    below: float | None = None
+    above: float | None = None
+
+
+class ActivationSite(Part):
+    """One activation of the network and the tensor that leaves it."""
+
+    name: str
+    """Module path in the network, e.g. `layer1.0.act1`."""
+    activation: str
+    """Catalogue key, e.g. `mish`."""
+    tensor: str
+    channels: Annotated[int, Field(ge=1)]
+    signed: bool
+    """Whether the output can be negative; the minimum is only measured where it can."""
+    saturation: Saturation | None
+    """None when saturation cannot be told from the output (x·σ(x) comes back to 0 from both sides)."""
+
+
+class BlockEnd(Part):
+    """The end of one residual block: what the shortcut brought and what left the block."""
+
+    name: str
+    """Module path of the block, e.g. `layer1.0`."""
+    output: str
+    shortcut: str
+
+
+class Metrics(Part):
+    """What held-out images said about the exported graph."""
+
+    images: Annotated[int, Field(ge=1)]
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+    loss: float
+    """Mean cross-entropy in nats."""
+    data: str
+    """What the images are, in words: 'CIFAR-10 (JPEG q75), test'."""
+
+
+class TrainingRecord(Part):
+    """How the weights came to be: enough to judge the model and to train it again."""
+
+    network: str
+    activation: str
+    arrangement: str
+    parameters: int
+    data: str
+    training_images: int
+    epochs: int
+    batch_size: int
+    seed: int
+    optimiser: str
+    options: dict[str, str | int | float | bool | None]
+    seconds: float
+    device: str
+    versions: dict[str, str]
+
+
+class ModelManifest(Part):
+    """The whole manifest, stored as `manifest.json` beside the files it names."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: PlainName
+    version: Annotated[int, Field(ge=1)]
+    created: datetime
+    description: str
+    graph: Literal["model.onnx"] = "model.onnx"
+    baseline: Literal["baseline.npz"] | None = "baseline.npz"
+    digests: dict[str, Sha256]
+    """SHA-256 of every file of the bundle except the manifest itself."""
+    inputs: tuple[TensorSpec]
+    outputs: tuple[TensorSpec]
+    class_names: Annotated[tuple[str, ...], Field(min_length=2)]
+    preprocessing: Preprocessing
+    sites: tuple[ActivationSite, ...]
+    blocks: tuple[BlockEnd, ...]
+    metrics: Metrics | None
+    training: TrainingRecord | None
+
+    @model_validator(mode="after")
+    def _files_have_digests(self) -> Self:
+        expected = {self.graph} | ({self.baseline} if self.baseline else set())
+        if set(self.digests) != expected:
+            raise ValueError(f"digests name {sorted(self.digests)}, expected {sorted(expected)}")
+        return self

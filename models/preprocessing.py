@@ -1,0 +1,54 @@
+"""One definition of pre-processing, used by evaluation, baselines and the service alike."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from models.manifest import Preprocessing
+
+RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+}
+
+
+def image_to_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Turn a decoded image into uint8 pixels of shape (channels, height, width), as `Preprocessing` defines.
+
+    Transparent pixels are laid on black, 16-bit images are scaled to 8 bits, and of an animation the first frame counts.
+    """
+    image = ImageOps.exif_transpose(image)
+    image = _to_mode(image, "L" if preprocessing.channels == 1 else "RGB")
+    scale = preprocessing.resize / min(image.size)
+    size = (max(preprocessing.resize, round(image.width * scale)), max(preprocessing.resize, round(image.height * scale)))
+    if size != image.size:
+        image = image.resize(size, RESAMPLING[preprocessing.interpolation])
+    left = (image.width - preprocessing.width) // 2
+    top = (image.height - preprocessing.height) // 2
+    image = image.crop((left, top, left + preprocessing.width, top + preprocessing.height))
+    pixels_HWC = np.asarray(image).reshape(preprocessing.height, preprocessing.width, preprocessing.channels)
+    return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
+
+
+def pixels_to_tensor(pixels_NCHW: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Turn uint8 pixels into the graph's float32 input, normalised only if the graph does not do it itself."""
+    tensor = pixels_NCHW.astype(np.float32)
+    if preprocessing.normalisation is None:
+        return tensor
+    mean = np.asarray(preprocessing.normalisation.mean, np.float32).reshape(1, -1, 1, 1)
+    std = np.asarray(preprocessing.normalisation.std, np.float32).reshape(1, -1, 1, 1)
+    normalised: NDArray[np.float32] = (tensor / np.float32(255) - mean) / std
+    return normalised
+
+
+def _to_mode(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode.startswith("I"):
+        # 16-bit greyscale: keep the high byte. Pillow's own conversion clips everything above 255 to white.
+        image = Image.fromarray((np.asarray(image, np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        backdrop = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(backdrop, image)
+    return image if image.mode == mode else image.convert(mode)

@@ -1,0 +1,1 @@
+"""Everything that needs PyTorch: networks, activations, training, export and publication."""

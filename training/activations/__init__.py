@@ -1,0 +1,1 @@
+"""The activation zoo: for each activation its module, its ONNX body and its meaning, in one catalogue."""

@@ -1,0 +1,57 @@
+"""Activations that saturate exponentially on the negative side."""
+
+import math
+
+import torch.nn.functional as F
+from onnxscript import opset20 as op
+from onnxscript import script
+from onnxscript.values import Opset
+from torch import Tensor
+
+from models.manifest import Saturation
+from models.opset import DOMAIN, DOMAIN_VERSION
+from training.activations.entry import Activation, ActivationModule, ActivationNode
+
+reslens = Opset(DOMAIN, DOMAIN_VERSION)
+
+
+# max(x, α(e^{min(x,0)} − 1)) needs α ≤ 1: above that the exponential branch exceeds x near 0.
+@script(reslens, default_opset=op)
+def EluMax(x, alpha: float):
+    zero = op.CastLike(op.Constant(value_float=0.0), x)
+    one = op.CastLike(op.Constant(value_float=1.0), x)
+    scale = op.CastLike(op.Constant(value_float=alpha), x)
+    return op.Max(x, scale * (op.Exp(op.Min(x, zero)) - one))
+
+
+@script(reslens, default_opset=op)
+def Elu(x, alpha: float):
+    zero = op.CastLike(op.Constant(value_float=0.0), x)
+    one = op.CastLike(op.Constant(value_float=1.0), x)
+    scale = op.CastLike(op.Constant(value_float=alpha), x)
+    return op.Relu(x) + scale * (op.Exp(op.Min(x, zero)) - one)
+
+
+class EluActivation(ActivationModule):
+    """f(x) = x for x > 0, else α(eˣ − 1); f′(0⁻) = α. Clevert 2016.
+
+    Raises `ValueError` for α ≤ 0.
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__()
+        if not (alpha > 0 and math.isfinite(alpha)):
+            raise ValueError(f"elu scale alpha={alpha} is not allowed: use a finite alpha > 0")
+        self.alpha = alpha
+
+    def formula(self, x: Tensor) -> Tensor:
+        return F.elu(x, self.alpha)
+
+    def node(self) -> ActivationNode:
+        return ActivationNode(EluMax if self.alpha <= 1 else Elu, attributes={"alpha": self.alpha})
+
+
+EXPONENTIALS: dict[str, Activation] = {
+    # f′ = eˣ < 0.01 exactly where f = eˣ − 1 < −0.99.
+    "elu": Activation("x if x > 0 else eˣ − 1", lambda _: EluActivation(), True, Saturation(below=-0.99), "Clevert et al. 2016"),
+}

@@ -1,0 +1,126 @@
+"""Piecewise linear activations: the linear control, ReLU and the leaky family."""
+
+import torch
+import torch.nn.functional as F
+from onnxscript import opset20 as op
+from onnxscript import script
+from onnxscript.values import Opset
+from torch import Tensor, nn
+
+from models.manifest import Saturation
+from models.opset import DOMAIN, DOMAIN_VERSION
+from training.activations.entry import Activation, ActivationModule, ActivationNode
+
+reslens = Opset(DOMAIN, DOMAIN_VERSION)
+
+NEVER = Saturation()
+
+
+@script(reslens, default_opset=op)
+def Identity(x):
+    return op.Identity(x)
+
+
+@script(reslens, default_opset=op)
+def Relu(x):
+    return op.Relu(x)
+
+
+@script(reslens, default_opset=op)
+def LeakyRelu(x, alpha: float):
+    return op.LeakyRelu(x, alpha=alpha)
+
+
+# max(x, a·x) is right only while 0 ≤ a ≤ 1, and one pass over memory cheaper than the general form.
+@script(reslens, default_opset=op)
+def PReluMax(x, slope):
+    return op.Max(x, x * slope)
+
+
+@script(reslens, default_opset=op)
+def PRelu(x, slope):
+    zero = op.CastLike(op.Constant(value_float=0.0), x)
+    return op.Relu(x) + slope * op.Min(x, zero)
+
+
+class IdentityActivation(ActivationModule):
+    """f(x) = x, the linear control."""
+
+    def formula(self, x: Tensor) -> Tensor:
+        return x.clone() if torch.is_inference_mode_enabled() else x
+
+    def node(self) -> ActivationNode:
+        return ActivationNode(Identity)
+
+
+class ReluActivation(ActivationModule):
+    """f(x) = max(0, x); f′(0) = 0. Nair & Hinton 2010."""
+
+    def formula(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+    def node(self) -> ActivationNode:
+        return ActivationNode(Relu)
+
+
+class LeakyReluActivation(ActivationModule):
+    """f(x) = max(x, αx), 0 ≤ α < 1; f′(0) = α. Maas 2013.
+
+    Raises `ValueError` for α outside [0, 1).
+    """
+
+    def __init__(self, alpha: float = 0.01) -> None:
+        super().__init__()
+        if not 0 <= alpha < 1:
+            raise ValueError(f"leaky_relu slope alpha={alpha} is not allowed: use 0 ≤ alpha < 1")
+        self.alpha = alpha
+
+    def formula(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x, self.alpha)
+
+    def node(self) -> ActivationNode:
+        return ActivationNode(LeakyRelu, attributes={"alpha": self.alpha})
+
+
+class SharedPReluActivation(ActivationModule):
+    """f(x) = x for x > 0, else a·x, with one learned slope a for the layer (initially 0.25). He 2015.
+
+    At export the slope has become a constant of the node, and the body is a LeakyRelu that fuses into the convolution.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((1,), 0.25))
+
+    def formula(self, x: Tensor) -> Tensor:
+        return F.prelu(x, self.weight)
+
+    def node(self) -> ActivationNode:
+        return ActivationNode(LeakyRelu, attributes={"alpha": self.weight.item()})
+
+
+class PReluActivation(ActivationModule):
+    """f(x) = x for x > 0, else a_c·x, with one learned slope a_c per channel (initially 0.25). He 2015."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), 0.25))
+
+    def formula(self, x: Tensor) -> Tensor:
+        return F.prelu(x, self.weight)
+
+    def node(self) -> ActivationNode:
+        slopes_C11 = self.weight.detach().reshape(-1, 1, 1)
+        convex = bool(((slopes_C11 >= 0) & (slopes_C11 <= 1)).all())
+        # The name of a buffer, so that the exporter stores the slopes under the site's own name.
+        self.register_buffer("slope", slopes_C11.clone(), persistent=False)
+        return ActivationNode(PReluMax if convex else PRelu, inputs=(self.get_buffer("slope"),))
+
+
+RECTIFIERS: dict[str, Activation] = {
+    "identity": Activation("x", lambda _: IdentityActivation(), True, NEVER, "the linear control"),
+    "relu": Activation("max(0, x)", lambda _: ReluActivation(), False, Saturation(below=0.0), "Nair & Hinton 2010"),
+    "leaky_relu": Activation("max(x, 0.01·x)", lambda _: LeakyReluActivation(), True, NEVER, "Maas et al. 2013"),
+    "prelu": Activation("x if x > 0 else a_c·x", PReluActivation, True, NEVER, "He et al. 2015"),
+    "prelu_shared": Activation("x if x > 0 else a·x", lambda _: SharedPReluActivation(), True, NEVER, "He et al. 2015"),
+}

@@ -1,0 +1,57 @@
+"""`python -m training train`"""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from training.data.sources import DataConfig, load_data
+from training.recipe import Recipe
+from training.resnet.network import NetworkConfig
+from training.run import Run, RunConfig
+
+
+def train(
+    data: DataConfig = DataConfig(),  # noqa: B008  (frozen)
+    recipe: Recipe = Recipe(),  # noqa: B008  (frozen)
+    network: str = "resnet8",
+    activation: str = "relu",
+    arrangement: str = "original",
+    run: Path | None = None,
+    resume: bool = False,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    threads: int | None = None,
+) -> None:
+    """Train a network; with no option a small one on digits, in seconds.
+
+    Args:
+        data: What to learn from.
+        recipe: How.
+        network: Key of the network catalogue.
+        activation: Key of the activation catalogue.
+        arrangement: Key of the arrangement catalogue.
+        run: Folder of the run; runs/<data>-<network>-<activation>-<arrangement> if not given.
+        resume: Go on with the run in the folder, if there is one.
+        device: Where to train; auto takes CUDA where there is one.
+        threads: CPU threads; one for each core if not given.
+    """
+    chosen = choose_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    loaded = load_data(data)
+    config = NetworkConfig(network, activation, arrangement, len(loaded.class_names), loaded.preprocessing.channels)
+    name = "-".join(((Path(data.data_dir).name if data.data_dir else data.data), network, activation, arrangement))
+    this = Run(run or Path("runs") / name, RunConfig(config, data, recipe))
+    trainer = this.train(loaded, chosen, resume)
+    result = trainer.evaluate()
+    print(f"held-out accuracy {result.accuracy:.2%} on {result.images} images after {trainer.seconds:.0f} s")
+    print(f"publish it with: python -m training publish {this.folder} --name NAME")
+
+
+def choose_device(device: str) -> torch.device:
+    """The device named, or the best there is; raises `ValueError` when CUDA is asked for and absent."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' was asked for, but PyTorch finds no CUDA device: use --device cpu")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)

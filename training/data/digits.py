@@ -1,0 +1,26 @@
+"""The handwritten digits that ship with scikit-learn: 1,797 grey images of 8×8, the offline default."""
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from models.manifest import Preprocessing
+from training.data.images import DataSet, LabelledImages
+
+HELD_OUT_SHARE = 0.2
+
+
+def load() -> DataSet:
+    """All digits, one in five held out, the same ones whatever the training seed; values 0…16 scaled to 0…255."""
+    bunch = load_digits()
+    pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    labels = bunch.target.astype(np.int64)
+    train, test = train_test_split(np.arange(len(labels)), test_size=HELD_OUT_SHARE, stratify=labels, random_state=0)
+    return DataSet(
+        name="digits (scikit-learn, UCI optical recognition of handwritten digits)",
+        training=LabelledImages(pixels[train], labels[train]),
+        held_out=LabelledImages(pixels[test], labels[test]),
+        class_names=tuple(str(digit) for digit in bunch.target_names),
+        preprocessing=Preprocessing(channels=1, height=8, width=8, resize=8, interpolation="box"),
+        mirrored=False,
+    )

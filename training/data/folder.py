@@ -1,0 +1,110 @@
+"""A folder of images, one sub-folder a class, as every image-folder loader reads it."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.model_selection import train_test_split
+
+from models.manifest import Preprocessing
+from models.preprocessing import image_to_pixels
+from training.data.images import DataSet, LabelledImages, check_classes
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+TRAINING_FOLDERS = ("train", "training")
+HELD_OUT_FOLDERS = ("test", "val", "valid", "validation")
+HELD_OUT_SHARE = 0.1
+IN_MEMORY_BYTES = 2 << 30
+
+Advance = Callable[[int, int], None]
+"""Told (images read, images in all) as reading goes on."""
+
+
+def load(
+    folder: Path, preprocessing: Preprocessing, name: str | None = None, advance: Advance = lambda done, total: None
+) -> DataSet:
+    """Read `folder`, either train/<class>/* and test/<class>/*, or <class>/* of which one in ten is held out.
+
+    Raises `ValueError` naming the folder or file at fault when there is nothing to read, when the splits name
+    different classes, or when a file is not an image.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"data folder {folder} does not exist: give a folder with one sub-folder of images for each class")
+    training, held_out = (_first_of(folder, names) for names in (TRAINING_FOLDERS, HELD_OUT_FOLDERS))
+    if training and held_out:
+        class_names = _classes(training)
+        if _classes(held_out) != class_names:
+            raise ValueError(f"{training} and {held_out} name different classes: {class_names} and {_classes(held_out)}")
+        splits = [_listing(training, class_names), _listing(held_out, class_names)]
+    else:
+        class_names = _classes(folder)
+        splits = _split(folder, class_names)
+    for (_, labels), where in zip(splits, ("the training split", "the held-out split"), strict=True):
+        check_classes(class_names, labels, f"{where} of {folder}")
+    total = sum(len(paths) for paths, _ in splits)
+    read = 0
+    parts = []
+    for paths, labels in splits:
+        parts.append(LabelledImages(_decode(paths, preprocessing, lambda done, base=read: advance(base + done, total)), labels))  # type: ignore[misc]
+        read += len(paths)
+    return DataSet(name or folder.name, parts[0], parts[1], class_names, preprocessing, mirrored=True)
+
+
+def _first_of(folder: Path, names: Sequence[str]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
+    if len(names) < 2:
+        raise ValueError(f"{folder} has {len(names)} sub-folders: a classifier needs at least 2 classes, one sub-folder each")
+    return names
+
+
+def _listing(folder: Path, class_names: tuple[str, ...]) -> tuple[list[Path], NDArray[np.int64]]:
+    paths, labels = [], []
+    for index, class_name in enumerate(class_names):
+        found = sorted(path for path in (folder / class_name).iterdir() if path.suffix.lower() in SUFFIXES)
+        paths += found
+        labels += [index] * len(found)
+    return paths, np.array(labels, np.int64)
+
+
+def _split(folder: Path, class_names: tuple[str, ...]) -> list[tuple[list[Path], NDArray[np.int64]]]:
+    paths, labels = _listing(folder, class_names)
+    check_classes(class_names, labels, str(folder))
+    smallest = int(np.bincount(labels).min())
+    if smallest < 2:
+        raise ValueError(f"{folder} has a class with 1 image: give every class at least 2, so that one can be held out")
+    share = max(HELD_OUT_SHARE, len(class_names) / len(labels))
+    train, test = train_test_split(np.arange(len(labels)), test_size=share, stratify=labels, random_state=0)
+    return [([paths[index] for index in sorted(part)], labels[sorted(part)]) for part in (train, test)]
+
+
+def _decode(paths: Sequence[Path], preprocessing: Preprocessing, advance: Callable[[int], None]) -> NDArray[np.uint8]:
+    pixels = _allocate((len(paths), preprocessing.channels, preprocessing.height, preprocessing.width))
+    with ThreadPoolExecutor() as pool:
+        for index, image in enumerate(pool.map(lambda path: _read(path, preprocessing), paths, chunksize=64)):
+            pixels[index] = image
+            advance(index + 1)
+    return pixels
+
+
+def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Memory for small sets; an unnamed temporary file that the system pages in and out for large ones."""
+    if np.prod(shape) <= IN_MEMORY_BYTES:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.uint8, mode="w+", shape=shape)
+
+
+def _read(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    try:
+        with Image.open(path) as image:
+            return image_to_pixels(image, preprocessing)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image ({error}): mend or remove it") from error

@@ -1,0 +1,153 @@
+"""The training loop: from a configuration and images to averaged weights, resumable after every epoch."""
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.classifier import PixelClassifier
+from training.data.augmentation import augment
+from training.data.images import DataSet, channel_moments
+from training.evaluation import Evaluation, evaluate
+from training.initialisers import INITIALISERS
+from training.progress import Bar
+from training.recipe import Recipe
+from training.resnet.network import NetworkConfig, build_network
+from training.schedule import warmed_cosine
+
+
+class Trainer:
+    """One run: its model, optimiser and averages, and how far it has come.
+
+    The same configuration, recipe and data give the same weights on the same kind of machine, in one go or resumed:
+    every random draw of an epoch comes from a generator seeded with (seed, epoch).
+    """
+
+    def __init__(self, config: NetworkConfig, recipe: Recipe, data: DataSet, device: torch.device) -> None:
+        self.recipe, self.data, self.device = recipe, data, device
+        torch.manual_seed(recipe.seed)
+        network = build_network(config)
+        INITIALISERS["he"](network)
+        mean, std = channel_moments(data.training.pixels)
+        self.model = PixelClassifier(network, mean, std).to(device)
+        self.steps_per_epoch = math.ceil(len(data.training) / recipe.batch_size)
+        self.averaged = _averaged(self.model, recipe.averaging_epochs * self.steps_per_epoch)
+        self.optimiser = torch.optim.SGD(
+            _parameter_groups(network, recipe.weight_decay), lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True
+        )
+        height, width = data.training.pixels.shape[2:]
+        self.padding = min(height, width) // 8 if recipe.crop_padding is None else recipe.crop_padding
+        self.epoch = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, float]] = []
+
+    def train(self, checkpoint: Path, bar: Bar) -> None:
+        """Run the epochs that are left, saving a checkpoint after each; raises `ValueError` when the loss diverges."""
+        while self.epoch < self.recipe.epochs:
+            started = time.monotonic()
+            loss = self._train_epoch(bar)
+            self.epoch += 1
+            held_out = self.evaluate()
+            self.seconds += time.monotonic() - started
+            self.history.append(
+                {"epoch": self.epoch, "loss": loss, "held_out_loss": held_out.loss, "held_out_accuracy": held_out.accuracy}
+            )
+            save_checkpoint(checkpoint, self.state())
+            bar.line(
+                f"epoch {self.epoch}/{self.recipe.epochs}  training loss {loss:.4f}  held-out loss {held_out.loss:.4f}  "
+                f"held-out accuracy {held_out.accuracy:.2%}  {self.seconds:.0f} s"
+            )
+
+    def evaluate(self) -> Evaluation:
+        """The averaged weights on the held-out images."""
+        return evaluate(self._predict, self.data.held_out)
+
+    def final_model(self) -> PixelClassifier:
+        """The averaged model, in evaluation mode, on the CPU."""
+        model = self.averaged.module
+        assert isinstance(model, PixelClassifier)
+        return model.cpu().eval()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `restore` needs."""
+        return {
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "history": self.history,
+        }
+
+    def restore(self, checkpoint: Path) -> None:
+        """Go on from where `checkpoint` was written."""
+        state = load_checkpoint(checkpoint)
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.epoch, self.seconds, self.history = state["epoch"], state["seconds"], state["history"]
+
+    def _train_epoch(self, bar: Bar) -> float:
+        self.model.train()
+        total = torch.zeros((), dtype=torch.float64)
+        for index, (images, labels) in enumerate(self._batches()):
+            step = self.epoch * self.steps_per_epoch + index
+            self._set_learning_rate(step)
+            loss = F.cross_entropy(self.model(images), labels, label_smoothing=self.recipe.label_smoothing)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimiser.step()
+            self.averaged.update_parameters(self.model)
+            total += loss.detach().double().cpu() * len(labels)
+            bar.advance(step + 1, self.recipe.epochs * self.steps_per_epoch, f"epoch {self.epoch + 1} loss {loss.item():.3f}")
+        mean = float(total) / len(self.data.training)
+        if not math.isfinite(mean):
+            raise ValueError(f"the loss is {mean} after epoch {self.epoch + 1}: lower the learning rate ({self.recipe.learning_rate})")
+        return mean
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(self.data.training), generator=generator).numpy()
+        # The last batch takes the rest, unless that is a single image, which batch normalisation cannot use.
+        for start in range(0, len(order), self.recipe.batch_size):
+            chosen = np.sort(order[start : start + self.recipe.batch_size])
+            if len(chosen) < 2:
+                return
+            images = torch.from_numpy(self.data.training.pixels[chosen]).to(self.device)
+            labels = torch.from_numpy(self.data.training.labels[chosen]).to(self.device)
+            yield augment(images, self.padding, self.data.mirrored, generator).float(), labels
+
+    def _set_learning_rate(self, step: int) -> None:
+        steps = self.recipe.epochs * self.steps_per_epoch
+        warmup = int(self.recipe.warmup_epochs * self.steps_per_epoch)
+        rate = warmed_cosine(step, steps, min(warmup, steps - 1), self.recipe.learning_rate)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+
+    @torch.inference_mode()
+    def _predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.averaged.eval()
+        logits: NDArray[np.float32] = self.averaged(torch.from_numpy(pixels).to(self.device).float()).float().cpu().numpy()
+        return logits
+
+
+def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights of convolutions and linear layers decay; norms, biases and learned slopes (one-dimensional) do not."""
+    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _averaged(model: PixelClassifier, steps: float) -> AveragedModel:
+    """Exponential moving average of parameters and buffers with a time constant of `steps`; 0 follows the model."""
+    decay = math.exp(-1 / steps) if steps > 0 else 0.0
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

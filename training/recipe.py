@@ -1,0 +1,46 @@
+"""How a network is trained, in numbers."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """SGD with momentum on a warmed cosine schedule, with weight averaging (He 2015, brought up to date)."""
+
+    epochs: int = 20
+    """Passes over the training images."""
+    batch_size: int = 64
+    """Images a step."""
+    learning_rate: float = 0.1
+    """Peak of the schedule."""
+    momentum: float = 0.9
+    """Nesterov momentum."""
+    weight_decay: float = 5e-4
+    """On weights of convolutions and linear layers only; norms, biases and learned slopes have none."""
+    warmup_epochs: float = 1.0
+    """Linear rise to the peak."""
+    label_smoothing: float = 0.1
+    """Share of the target spread evenly over all classes."""
+    averaging_epochs: float = 1.0
+    """Time constant of the exponential average of the weights that is kept, in epochs; 0 keeps the last weights."""
+    crop_padding: int | None = None
+    """Largest random shift in pixels; one eighth of the image's shorter side if not given."""
+    seed: int = 0
+    """Of the initial weights, the order of images and the augmentation."""
+
+    def __post_init__(self) -> None:
+        rules = {
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "batch_size": (self.batch_size >= 2, "at least 2: batch normalisation needs more than one image"),
+            "learning_rate": (self.learning_rate > 0 and math.isfinite(self.learning_rate), "a finite number above 0"),
+            "momentum": (0 < self.momentum < 1, "between 0 and 1"),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "warmup_epochs": (self.warmup_epochs >= 0, "0 or more"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "from 0 to below 1"),
+            "averaging_epochs": (self.averaging_epochs >= 0, "0 or more"),
+            "crop_padding": (self.crop_padding is None or self.crop_padding >= 0, "0 or more"),
+        }
+        for name, (fine, expected) in rules.items():
+            if not fine:
+                raise ValueError(f"{name}={getattr(self, name)} is not allowed: use {expected}")

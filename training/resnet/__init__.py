@@ -1,0 +1,1 @@
+"""The residual family: stems, shortcuts, block arrangements and the variants that combine them."""

@@ -1,0 +1,37 @@
+"""What travels around a residual branch where the branch changes the shape. Shapes: N×C×H×W in, N×C′×H/s×W/s out."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PaddedShortcut(nn.Module):
+    """Option A of He 2015: every stride-th position, new channels filled with zeros on both sides; no parameters."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.before = (channels_out - channels_in) // 2
+        self.after = channels_out - channels_in - self.before
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+
+
+def projection_shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module:
+    """Option B of He 2015: a strided 1×1 convolution with batch normalisation."""
+    return nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out))
+
+
+SHORTCUTS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "padded": PaddedShortcut,
+    "projection": projection_shortcut,
+}
+
+
+def build_shortcut(key: str, channels_in: int, channels_out: int, stride: int) -> nn.Module:
+    """The identity where the shape stays, else the shortcut named `key`."""
+    if channels_in == channels_out and stride == 1:
+        return nn.Identity()
+    return SHORTCUTS[key](channels_in, channels_out, stride)

@@ -1,0 +1,143 @@
+"""One training run on disk: what was asked for, the newest checkpoint, and the record of what happened."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.manifest import TrainingRecord
+from training.data.images import DataSet
+from training.data.sources import DataConfig
+from training.loop import Trainer
+from training.progress import progress_bar
+from training.recipe import Recipe
+from training.resnet.network import NetworkConfig
+
+RECORDED_PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime-gpu", "reslens")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that determines a run."""
+
+    network: NetworkConfig
+    data: DataConfig
+    recipe: Recipe
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunConfig":
+        """The configuration stored in a run's folder; raises `ValueError` when there is none."""
+        path = folder / "run.json"
+        if not path.is_file():
+            raise ValueError(f"{folder} holds no run (run.json is missing): give the folder that `train` printed")
+        stored = json.loads(path.read_text())
+        return cls(NetworkConfig(**stored["network"]), DataConfig(**stored["data"]), Recipe(**stored["recipe"]))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder with `run.json`, `checkpoint.pt` and, once finished, `record.json`."""
+
+    folder: Path
+    config: RunConfig
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest state of the run."""
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def record(self) -> Path:
+        """Written when the last epoch is done."""
+        return self.folder / "record.json"
+
+    def prepare(self, resume: bool, data_digest: str) -> None:
+        """Make the folder, or check that what it holds may be resumed; raises `ValueError` otherwise."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "run.json"
+        wanted = {**asdict(self.config), "data_digest": data_digest}
+        if not path.exists():
+            _write_json(path, wanted)
+            return
+        if not resume:
+            raise ValueError(f"{self.folder} already holds a run: use --resume to go on with it, or another --run folder")
+        differing = _differences(json.loads(path.read_text()), wanted)
+        if differing:
+            raise ValueError(f"{self.folder} holds a different run ({'; '.join(differing)}): resume it as it was, or use another --run")
+
+    def train(self, data: DataSet, device: torch.device, resume: bool) -> Trainer:
+        """Train to the last epoch, from the newest checkpoint if there is one, and write the record."""
+        self.prepare(resume, digest(data))
+        trainer = Trainer(self.config.network, self.config.recipe, data, device)
+        if self.checkpoint.exists():
+            trainer.restore(self.checkpoint)
+        with progress_bar("training") as bar:
+            trainer.train(self.checkpoint, bar)
+        evaluation = trainer.evaluate()
+        record = training_record(self.config, trainer).model_dump(mode="json")
+        _write_json(self.record, record | {"held_out": asdict(evaluation), "history": trainer.history})
+        return trainer
+
+
+def training_record(config: RunConfig, trainer: Trainer) -> TrainingRecord:
+    """What the manifest keeps of a run."""
+    recipe = asdict(config.recipe)
+    return TrainingRecord(
+        network=config.network.network,
+        activation=config.network.activation,
+        arrangement=config.network.arrangement,
+        parameters=sum(parameter.numel() for parameter in trainer.model.network.parameters()),
+        data=trainer.data.name,
+        training_images=len(trainer.data.training),
+        epochs=recipe.pop("epochs"),
+        batch_size=recipe.pop("batch_size"),
+        seed=recipe.pop("seed"),
+        optimiser="SGD with Nesterov momentum, warmed cosine schedule",
+        options=recipe,
+        seconds=round(trainer.seconds, 1),
+        device=device_name(trainer.device),
+        versions={"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES},
+    )
+
+
+def digest(data: DataSet) -> str:
+    """SHA-256 over the training images and labels: a resumed run must see the same ones."""
+    sha = hashlib.sha256(data.training.labels.tobytes())
+    for start in range(0, len(data.training), 4096):
+        sha.update(data.training.pixels[start : start + 4096].tobytes())
+    return sha.hexdigest()
+
+
+def device_name(device: torch.device) -> str:
+    """The hardware in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
+
+
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in wanted:
+        was, asked = stored.get(key), wanted[key]
+        if isinstance(asked, Mapping) and isinstance(was, Mapping):
+            found += _differences(was, asked, f"{key}.")
+        elif was != asked:
+            found.append(f"{prefix}{key} was {was!r}, now {asked!r}")
+    return found
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    with partial.open("w") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
