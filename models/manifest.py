@@ -1,25 +1,27 @@
 """The manifest of a published model: everything a server needs to know beside the graph itself."""
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name that can only ever be one path component: letters, digits, `.`, `_`, `-`, starting with a letter or digit."""
     if not name[:1].isalnum() or not all(c.isascii() and (c.isalnum() or c in "._-") for c in name):
-        raise ValueError(f"name {name!r} is not allowed: use letters, digits, '.', '_' and '-', starting with a letter or digit")
+        raise ValueError(
+            f"name {name!r} is not allowed: use letters, digits, '.', '_' and '-', starting with a letter or digit"
+        )
     if len(name) > 128:
         raise ValueError(f"name of {len(name)} characters is not allowed: use at most 128")
     return name
 
 
-PlainName = Annotated[str, AfterValidator(_plain_name)]
+PlainName = Annotated[str, AfterValidator(plain_name)]
 
 
 class Part(BaseModel):
@@ -63,7 +65,9 @@ class Preprocessing(Part):
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
         if self.resize < max(self.height, self.width):
-            raise ValueError(f"resize={self.resize} is smaller than the crop {self.height}×{self.width}: use at least its longer side")
+            raise ValueError(
+                f"resize={self.resize} is smaller than the crop {self.height}×{self.width}: use at least its longer side"
+            )
         return self
 
 
