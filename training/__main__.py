@@ -9,9 +9,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import tyro
 
+from training.commands.publish import publish
 from training.commands.train import train
 
-COMMANDS = {"train": train}
+COMMANDS = {"train": train, "publish": publish}
 
 
 def main() -> None:

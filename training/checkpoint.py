@@ -25,5 +25,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch.load raises many types for a damaged file; for the user they are one: this file cannot be used.
-        raise ValueError(f"checkpoint {path} cannot be read ({type(error).__name__}): remove it and train again") from error
+        raise ValueError(
+            f"checkpoint {path} cannot be read ({type(error).__name__}): remove it and train again"
+        ) from error
     return state

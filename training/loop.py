@@ -42,7 +42,10 @@ class Trainer:
         self.steps_per_epoch = math.ceil(len(data.training) / recipe.batch_size)
         self.averaged = _averaged(self.model, recipe.averaging_epochs * self.steps_per_epoch)
         self.optimiser = torch.optim.SGD(
-            _parameter_groups(network, recipe.weight_decay), lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True
+            _parameter_groups(network, recipe.weight_decay),
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            nesterov=True,
         )
         height, width = data.training.pixels.shape[2:]
         self.padding = min(height, width) // 8 if recipe.crop_padding is None else recipe.crop_padding
@@ -59,7 +62,12 @@ class Trainer:
             held_out = self.evaluate()
             self.seconds += time.monotonic() - started
             self.history.append(
-                {"epoch": self.epoch, "loss": loss, "held_out_loss": held_out.loss, "held_out_accuracy": held_out.accuracy}
+                {
+                    "epoch": self.epoch,
+                    "loss": loss,
+                    "held_out_loss": held_out.loss,
+                    "held_out_accuracy": held_out.accuracy,
+                }
             )
             save_checkpoint(checkpoint, self.state())
             bar.line(
@@ -108,10 +116,14 @@ class Trainer:
             self.optimiser.step()
             self.averaged.update_parameters(self.model)
             total += loss.detach().double().cpu() * len(labels)
-            bar.advance(step + 1, self.recipe.epochs * self.steps_per_epoch, f"epoch {self.epoch + 1} loss {loss.item():.3f}")
+            bar.advance(
+                step + 1, self.recipe.epochs * self.steps_per_epoch, f"epoch {self.epoch + 1} loss {loss.item():.3f}"
+            )
         mean = float(total) / len(self.data.training)
         if not math.isfinite(mean):
-            raise ValueError(f"the loss is {mean} after epoch {self.epoch + 1}: lower the learning rate ({self.recipe.learning_rate})")
+            raise ValueError(
+                f"the loss is {mean} after epoch {self.epoch + 1}: lower the learning rate ({self.recipe.learning_rate})"
+            )
         return mean
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -136,7 +148,9 @@ class Trainer:
     @torch.inference_mode()
     def _predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         self.averaged.eval()
-        logits: NDArray[np.float32] = self.averaged(torch.from_numpy(pixels).to(self.device).float()).float().cpu().numpy()
+        logits: NDArray[np.float32] = (
+            self.averaged(torch.from_numpy(pixels).to(self.device).float()).float().cpu().numpy()
+        )
         return logits
 
 

@@ -67,10 +67,14 @@ class Run:
             _write_json(path, wanted)
             return
         if not resume:
-            raise ValueError(f"{self.folder} already holds a run: use --resume to go on with it, or another --run folder")
+            raise ValueError(
+                f"{self.folder} already holds a run: use --resume to go on with it, or another --run folder"
+            )
         differing = _differences(json.loads(path.read_text()), wanted)
         if differing:
-            raise ValueError(f"{self.folder} holds a different run ({'; '.join(differing)}): resume it as it was, or use another --run")
+            raise ValueError(
+                f"{self.folder} holds a different run ({'; '.join(differing)}): resume it as it was, or use another --run"
+            )
 
     def train(self, data: DataSet, device: torch.device, resume: bool) -> Trainer:
         """Train to the last epoch, from the newest checkpoint if there is one, and write the record."""

@@ -26,8 +26,8 @@ class ActivationNode:
     """The node that stands for one activation site in an exported graph."""
 
     body: FunctionBody
-    inputs: tuple[Tensor, ...] = ()
-    """Learned tensors beside the activation's input, stored as initializers."""
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    """Learned tensors beside the activation's input, in the body's order; stored as initializers under these names."""
     attributes: dict[str, float] = field(default_factory=dict)
 
 
@@ -52,6 +52,8 @@ class ActivationModule(nn.Module):
     def freeze(self) -> None:
         """Fix the node before tracing: while a graph is traced, learned values cannot be read any more."""
         self._frozen = self.node()
+        for name, tensor in self._frozen.inputs.items():
+            self.register_buffer(name, tensor.detach().clone(), persistent=False)
 
     def frozen_node(self) -> ActivationNode:
         """The node fixed by `freeze`."""
@@ -62,9 +64,14 @@ class ActivationModule(nn.Module):
         if not torch.onnx.is_in_onnx_export():
             return self.formula(x)
         node = self.frozen_node()
-        inputs = (x, *node.inputs)
+        inputs = (x, *(self.get_buffer(name) for name in node.inputs))
         return torch.onnx.ops.symbolic(
-            f"{DOMAIN}::{node.body.name}", inputs, dict(node.attributes), dtype=x.dtype, shape=x.shape, version=DOMAIN_VERSION
+            f"{DOMAIN}::{node.body.name}",
+            inputs,
+            dict(node.attributes),
+            dtype=x.dtype,
+            shape=x.shape,
+            version=DOMAIN_VERSION,
         )
 
 

@@ -53,5 +53,7 @@ class EluActivation(ActivationModule):
 
 EXPONENTIALS: dict[str, Activation] = {
     # f′ = eˣ < 0.01 exactly where f = eˣ − 1 < −0.99.
-    "elu": Activation("x if x > 0 else eˣ − 1", lambda _: EluActivation(), True, Saturation(below=-0.99), "Clevert et al. 2016"),
+    "elu": Activation(
+        "x if x > 0 else eˣ − 1", lambda _: EluActivation(), True, Saturation(below=-0.99), "Clevert et al. 2016"
+    ),
 }

@@ -47,7 +47,7 @@ class IdentityActivation(ActivationModule):
     """f(x) = x, the linear control."""
 
     def formula(self, x: Tensor) -> Tensor:
-        return x.clone() if torch.is_inference_mode_enabled() else x
+        return x
 
     def node(self) -> ActivationNode:
         return ActivationNode(Identity)
@@ -112,9 +112,7 @@ class PReluActivation(ActivationModule):
     def node(self) -> ActivationNode:
         slopes_C11 = self.weight.detach().reshape(-1, 1, 1)
         convex = bool(((slopes_C11 >= 0) & (slopes_C11 <= 1)).all())
-        # The name of a buffer, so that the exporter stores the slopes under the site's own name.
-        self.register_buffer("slope", slopes_C11.clone(), persistent=False)
-        return ActivationNode(PReluMax if convex else PRelu, inputs=(self.get_buffer("slope"),))
+        return ActivationNode(PReluMax if convex else PRelu, inputs={"slope": slopes_C11})
 
 
 RECTIFIERS: dict[str, Activation] = {

@@ -33,12 +33,16 @@ def load(
     different classes, or when a file is not an image.
     """
     if not folder.is_dir():
-        raise ValueError(f"data folder {folder} does not exist: give a folder with one sub-folder of images for each class")
+        raise ValueError(
+            f"data folder {folder} does not exist: give a folder with one sub-folder of images for each class"
+        )
     training, held_out = (_first_of(folder, names) for names in (TRAINING_FOLDERS, HELD_OUT_FOLDERS))
     if training and held_out:
         class_names = _classes(training)
         if _classes(held_out) != class_names:
-            raise ValueError(f"{training} and {held_out} name different classes: {class_names} and {_classes(held_out)}")
+            raise ValueError(
+                f"{training} and {held_out} name different classes: {class_names} and {_classes(held_out)}"
+            )
         splits = [_listing(training, class_names), _listing(held_out, class_names)]
     else:
         class_names = _classes(folder)
@@ -49,7 +53,9 @@ def load(
     read = 0
     parts = []
     for paths, labels in splits:
-        parts.append(LabelledImages(_decode(paths, preprocessing, lambda done, base=read: advance(base + done, total)), labels))  # type: ignore[misc]
+        parts.append(
+            LabelledImages(_decode(paths, preprocessing, lambda done, base=read: advance(base + done, total)), labels)
+        )  # type: ignore[misc]
         read += len(paths)
     return DataSet(name or folder.name, parts[0], parts[1], class_names, preprocessing, mirrored=True)
 
@@ -61,7 +67,9 @@ def _first_of(folder: Path, names: Sequence[str]) -> Path | None:
 def _classes(folder: Path) -> tuple[str, ...]:
     names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
     if len(names) < 2:
-        raise ValueError(f"{folder} has {len(names)} sub-folders: a classifier needs at least 2 classes, one sub-folder each")
+        raise ValueError(
+            f"{folder} has {len(names)} sub-folders: a classifier needs at least 2 classes, one sub-folder each"
+        )
     return names
 
 

@@ -39,8 +39,16 @@ class ResNet(nn.Module):
         stem = STEMS[variant.stem](channels, width, activation, arrangement.preactivated)
         stages = _build_stages(variant, activation, arrangement)
         width = variant.widths[-1] * BRANCHES[variant.branch].expansion
-        closing = {"final_bn": nn.BatchNorm2d(width), "final_act": activation.build(width)} if arrangement.preactivated else {}
-        head = {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), variant.classifier: nn.Linear(width, classes)}
+        closing = (
+            {"final_bn": nn.BatchNorm2d(width), "final_act": activation.build(width)}
+            if arrangement.preactivated
+            else {}
+        )
+        head = {
+            "avgpool": nn.AdaptiveAvgPool2d(1),
+            "flatten": nn.Flatten(),
+            variant.classifier: nn.Linear(width, classes),
+        }
         parts = stem | stages | closing | head
         for name, part in parts.items():
             self.add_module(name, part)
@@ -83,4 +91,6 @@ def build_network(config: NetworkConfig) -> ResNet:
     if config.channels < 1:
         raise ValueError(f"channels={config.channels} is not allowed: an image has at least 1")
     activation = find_activation(config.activation)
-    return ResNet(VARIANTS[config.network], activation, ARRANGEMENTS[config.arrangement], config.channels, config.classes)
+    return ResNet(
+        VARIANTS[config.network], activation, ARRANGEMENTS[config.arrangement], config.channels, config.classes
+    )

@@ -1,0 +1,221 @@
+"""A trained classifier → one ONNX graph with every activation as a node of the project's domain, checked against PyTorch."""
+
+import ast
+import copy
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from models.manifest import ActivationSite, BlockEnd
+from models.opset import DOMAIN, DOMAIN_VERSION, IR_VERSION, STANDARD_OPSET
+from training.activations.catalogue import find_activation
+from training.activations.entry import ActivationModule
+from training.classifier import PixelClassifier
+from training.resnet.arrangements import ResidualBlock
+
+INPUT = "images"
+OUTPUT = "logits"
+PARITY_BATCHES = (1, 2, 7)
+PARITY_TOLERANCE = 1e-4
+_NETWORK = "network."
+
+
+class ExportParityError(ValueError):
+    """The exported graph does not compute what the PyTorch model computes."""
+
+
+@dataclass(frozen=True)
+class ExportedGraph:
+    """A checked graph, and where its activations and block ends are."""
+
+    model: onnx.ModelProto
+    sites: tuple[ActivationSite, ...]
+    blocks: tuple[BlockEnd, ...]
+    parity: float
+    """Largest absolute difference of logits from PyTorch's that was seen."""
+
+
+def export(classifier: PixelClassifier, activation: str, image_shape: tuple[int, int, int]) -> ExportedGraph:
+    """Export `classifier` for pixels of shape N×`image_shape`, any N.
+
+    Raises `ExportParityError` when the logits differ from PyTorch's by more than 1e-4 on fresh random images.
+    """
+    classifier = copy.deepcopy(classifier).eval()
+    modules = dict(classifier.named_modules())
+    for module in modules.values():
+        if isinstance(module, ActivationModule):
+            module.freeze()
+    model = _trace(classifier, image_shape)
+    _name_after_modules(model.graph)
+    _add_functions(model, modules.values())
+    channels = _activation_channels(classifier, image_shape)
+    sites = _find_sites(model.graph, activation, channels)
+    blocks = _find_blocks(model.graph, [name for name, module in modules.items() if isinstance(module, ResidualBlock)])
+    _strip_metadata(model)
+    onnx.checker.check_model(model, full_check=True)
+    return ExportedGraph(model, sites, blocks, check_parity(model, classifier, image_shape))
+
+
+def check_parity(model: onnx.ModelProto, classifier: PixelClassifier, image_shape: tuple[int, int, int]) -> float:
+    """The largest |ONNX Runtime − PyTorch| logit over batches of 1, 2 and 7 fresh random images.
+
+    Raises `ExportParityError` when it exceeds 1e-4 or is not a number.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    random = np.random.default_rng()
+    worst = 0.0
+    for batch in PARITY_BATCHES:
+        pixels: NDArray[np.float32] = random.integers(0, 256, (batch, *image_shape)).astype(np.float32)
+        (actual,) = session.run([OUTPUT], {INPUT: pixels})
+        with torch.inference_mode():
+            expected = classifier(torch.from_numpy(pixels)).numpy()
+        difference = float(np.abs(actual - expected).max()) if actual.shape == expected.shape else float("nan")
+        if not difference <= PARITY_TOLERANCE:
+            raise ExportParityError(
+                f"logits of the exported graph differ from PyTorch's by {difference} at batch {batch}; "
+                f"at most {PARITY_TOLERANCE} is allowed: the graph was not published"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def _trace(classifier: PixelClassifier, image_shape: tuple[int, int, int]) -> onnx.ModelProto:
+    with warnings.catch_warnings():
+        # The exporter warns about its own internals; what matters about the graph is checked below.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            classifier,
+            (torch.zeros(2, *image_shape),),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=STANDARD_OPSET,
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    model.ir_version = IR_VERSION
+    model.producer_name = "reslens"
+    return model
+
+
+def _module_path(node: onnx.NodeProto) -> str:
+    """Path of the innermost module that the node was traced in, without the wrapper's own name."""
+    for entry in node.metadata_props:
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            # The last scope is the operation itself.
+            path: str = ast.literal_eval(entry.value)[-2]
+            return path.removeprefix(_NETWORK.rstrip(".")).removeprefix(".")
+    return ""
+
+
+def _name_after_modules(graph: onnx.GraphProto) -> None:
+    """Name nodes and the tensors between them after the modules that made them; weights lose the wrapper's prefix."""
+    kept = {tensor.name for tensor in (*graph.input, *graph.output)}
+    renamed: dict[str, str] = {}
+    taken = set(kept)
+
+    def unique(base: str) -> str:
+        name, number = base, 2
+        while name in taken:
+            name, number = f"{base}.{number}", number + 1
+        taken.add(name)
+        return name
+
+    for tensor in graph.initializer:
+        renamed[tensor.name] = unique(tensor.name.removeprefix(_NETWORK))
+        tensor.name = renamed[tensor.name]
+    for node in graph.node:
+        path = _module_path(node)
+        base = path if node.domain == DOMAIN else ".".join(part for part in (path, node.op_type.lower()) if part)
+        node.name = unique(base)
+        for output in node.output:
+            renamed[output] = output if output in kept else node.name
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    del graph.value_info[:]
+
+
+def _add_functions(model: onnx.ModelProto, modules: Iterable[torch.nn.Module]) -> None:
+    bodies = {}
+    for module in modules:
+        if isinstance(module, ActivationModule):
+            body = module.frozen_node().body
+            bodies[body.name] = body
+    for body in bodies.values():
+        model.functions.append(body.to_function_proto())
+    versions = {entry.domain: entry for entry in model.opset_import}
+    if DOMAIN not in versions:
+        model.opset_import.add(domain=DOMAIN, version=DOMAIN_VERSION)
+
+
+def _activation_channels(classifier: PixelClassifier, image_shape: tuple[int, int, int]) -> dict[str, int]:
+    """Channels that leave each activation, by its module path, from one forward pass."""
+    channels: dict[str, int] = {}
+
+    def observer(name: str) -> Callable[[torch.nn.Module, object, torch.Tensor], None]:
+        def observe(_module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> None:
+            channels[name] = output.shape[1]
+
+        return observe
+
+    activations = {name: module for name, module in classifier.named_modules() if isinstance(module, ActivationModule)}
+    hooks = [
+        module.register_forward_hook(observer(name.removeprefix(_NETWORK))) for name, module in activations.items()
+    ]
+    with torch.inference_mode():
+        classifier(torch.zeros(1, *image_shape))
+    for hook in hooks:
+        hook.remove()
+    return channels
+
+
+def _find_sites(graph: onnx.GraphProto, activation: str, channels: dict[str, int]) -> tuple[ActivationSite, ...]:
+    entry = find_activation(activation)
+    nodes = [node for node in graph.node if node.domain == DOMAIN]
+    assert sorted(node.name for node in nodes) == sorted(channels), "one node for each activation module"
+    return tuple(
+        ActivationSite(
+            name=node.name,
+            activation=activation,
+            tensor=node.output[0],
+            channels=channels[node.name],
+            signed=entry.signed,
+            saturation=entry.saturation,
+        )
+        for node in nodes
+    )
+
+
+def _find_blocks(graph: onnx.GraphProto, names: list[str]) -> tuple[BlockEnd, ...]:
+    """Each block's sum is the one Add in its own scope; what leaves the block is the sum or the activation after it."""
+    blocks = []
+    for name in (name.removeprefix(_NETWORK) for name in names):
+        (add,) = (node for node in graph.node if node.op_type == "Add" and _module_path(node) == name)
+        after = [node for node in graph.node if add.output[0] in node.input]
+        closing = [node for node in after if node.domain == DOMAIN and node.name.startswith(f"{name}.")]
+        output = closing[0].output[0] if closing else add.output[0]
+        blocks.append(BlockEnd(name=name, output=output, shortcut=add.input[1]))
+    return tuple(blocks)
+
+
+def _strip_metadata(model: onnx.ModelProto) -> None:
+    """Drop the exporter's traces: stack traces and file names of the machine that exported."""
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]

@@ -1,0 +1,126 @@
+"""A finished run → a published bundle: exported, checked, measured on held-out images, written atomically."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from models.instrument import instrument
+from models.manifest import Metrics, ModelManifest, TensorSpec, TrainingRecord
+from models.preprocessing import pixels_to_tensor
+from models.repository import ModelRepository
+from models.statistics.baseline import Baseline
+from training.checkpoint import load_checkpoint
+from training.classifier import PixelClassifier
+from training.data.images import DataSet, channel_moments
+from training.data.sources import load_data
+from training.evaluation import evaluate
+from training.export import INPUT, OUTPUT, ExportedGraph, export
+from training.resnet.network import build_network
+from training.run import Run, RunConfig
+
+BASELINE_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What was published."""
+
+    name: str
+    version: int
+    metrics: Metrics
+    parity: float
+
+
+def publish(run_folder: Path, repository: ModelRepository, name: str, description: str = "") -> Publication:
+    """Export the averaged weights of a finished run and publish them as the next version of `name`.
+
+    Raises `ValueError` when the run is not finished, and `ExportParityError` when the graph does not match PyTorch;
+    nothing is published then.
+    """
+    config = RunConfig.read(run_folder)
+    run = Run(run_folder, config)
+    if not run.record.is_file():
+        raise ValueError(f"the run in {run_folder} is not finished: go on with `train --resume --run {run_folder}`")
+    stored = json.loads(run.record.read_text())
+    record = TrainingRecord.model_validate({key: stored[key] for key in TrainingRecord.model_fields})
+    data = load_data(config.data)
+    classifier = restore_classifier(run, data)
+    exported = export(classifier, config.network.activation, data.held_out.pixels.shape[1:])  # type: ignore[arg-type]
+    graph = exported.model.SerializeToString()
+    draft = _manifest(name, description or _describe(record), data, exported, record)
+    metrics, baseline = measure(exported.model, draft, data)
+    published_files = {"model.onnx": graph, "baseline.npz": baseline.to_bytes()}
+
+    def describe(version: int, digests: dict[str, str]) -> ModelManifest:
+        return draft.model_copy(update={"version": version, "digests": digests, "metrics": metrics})
+
+    version = repository.publish(name, published_files, describe)
+    return Publication(name, version, metrics, exported.parity)
+
+
+def restore_classifier(run: Run, data: DataSet) -> PixelClassifier:
+    """The averaged weights of a run's newest checkpoint, in evaluation mode."""
+    state: dict[str, Any] = load_checkpoint(run.checkpoint)["averaged"]
+    mean, std = channel_moments(data.training.pixels)
+    classifier = PixelClassifier(build_network(run.config.network), mean, std)
+    prefix = "module."
+    weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    classifier.load_state_dict(weights)
+    return classifier.eval()
+
+
+def measure(model: onnx.ModelProto, manifest: ModelManifest, data: DataSet) -> tuple[Metrics, Baseline]:
+    """Run the instrumented graph over all held-out images once, for its accuracy and its baseline statistics."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    graph = instrument(model, manifest).SerializeToString()
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    logits: list[NDArray[np.float32]] = []
+
+    def batches() -> Iterator[dict[str, NDArray[np.float32]]]:
+        for start in range(0, len(data.held_out), BASELINE_BATCH):
+            pixels = data.held_out.pixels[start : start + BASELINE_BATCH]
+            values = session.run(names, {INPUT: pixels_to_tensor(pixels, data.preprocessing)})
+            outputs = dict(zip(names, values, strict=True))
+            logits.append(outputs[OUTPUT])
+            yield outputs
+
+    baseline = Baseline.of(batches(), manifest)
+    all_logits = np.concatenate(logits)
+    result = evaluate(lambda _: all_logits, data.held_out, batch_size=len(data.held_out))
+    held_out = f"{data.name}, held out"
+    return Metrics(images=result.images, accuracy=result.accuracy, loss=result.loss, data=held_out), baseline
+
+
+def _manifest(
+    name: str, description: str, data: DataSet, exported: ExportedGraph, record: TrainingRecord
+) -> ModelManifest:
+    """The manifest but for what is only known later: version, digests and metrics."""
+    return ModelManifest(
+        name=name,
+        version=1,
+        created=datetime.now(UTC),
+        description=description,
+        digests=dict.fromkeys(("model.onnx", "baseline.npz"), "0" * 64),
+        inputs=(TensorSpec(name=INPUT, datatype="FP32", shape=(-1, *data.held_out.pixels.shape[1:])),),
+        outputs=(TensorSpec(name=OUTPUT, datatype="FP32", shape=(-1, len(data.class_names))),),
+        class_names=data.class_names,
+        preprocessing=data.preprocessing,
+        sites=exported.sites,
+        blocks=exported.blocks,
+        metrics=None,
+        training=record,
+    )
+
+
+def _describe(record: TrainingRecord) -> str:
+    return f"{record.network}, {record.arrangement}, {record.activation}, trained on {record.data}"
