@@ -1,9 +1,10 @@
-"""ONNX graph → ONNX graph with the statistics outputs attached; the original nodes, weights and outputs stay as they are.
+"""ONNX graph → ONNX graph with the statistics outputs attached; its own nodes, weights and outputs stay as they are.
 
 Every tap is *after* an activation: a tap between convolution and activation would break their fusion.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -85,7 +86,9 @@ class _Reductions:
             # A rectifier: what is not active is saturated, no further pass needed.
             return self._node("Sub", self._constant(1.0), active)
         bounds = {"LessOrEqual": region.below, "GreaterOrEqual": region.above}
-        shares = [self._share(comparison, site.tensor, bound) for comparison, bound in bounds.items() if bound is not None]
+        shares = [
+            self._share(comparison, site.tensor, bound) for comparison, bound in bounds.items() if bound is not None
+        ]
         if not shares:
             # It never saturates: zeros of the right shape.
             return self._node("Mul", active, self._constant(0.0))
@@ -109,7 +112,7 @@ class _Reductions:
     def _part(self, output: str, tensor: str) -> None:
         self._parts.setdefault(output, []).append(tensor)
 
-    def _node(self, op_type: str, *inputs: str, **attributes: float | int | Sequence[int]) -> str:
+    def _node(self, op_type: str, *inputs: str, **attributes: Any) -> str:
         name = f"statistics.node{len(self._nodes)}.{op_type}"
         self._nodes.append(helper.make_node(op_type, list(inputs), [name], name=name, **attributes))
         return name

@@ -11,7 +11,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 def plain_name(name: str) -> str:
-    """A name that can only ever be one path component: letters, digits, `.`, `_`, `-`, starting with a letter or digit."""
+    """A name that can only ever be one path component: letters, digits, `.`, `_`, `-`, first a letter or digit."""
     if not name[:1].isalnum() or not all(c.isascii() and (c.isalnum() or c in "._-") for c in name):
         raise ValueError(
             f"name {name!r} is not allowed: use letters, digits, '.', '_' and '-', starting with a letter or digit"
@@ -50,7 +50,7 @@ class Preprocessing(Part):
     """How an image becomes one input tensor of shape (channels, height, width), values 0…255.
 
     The image is turned upright by its EXIF orientation, converted to RGB or grey, resized so that its shorter side is
-    `resize` (its aspect ratio kept), and cropped at the centre to `height` × `width`. Integers are exact: the result is uint8.
+    `resize` (its aspect ratio kept), and cropped at the centre to `height` × `width`. The result is uint8.
     """
 
     channels: Literal[1, 3]
@@ -66,7 +66,7 @@ class Preprocessing(Part):
     def _crop_fits(self) -> Self:
         if self.resize < max(self.height, self.width):
             raise ValueError(
-                f"resize={self.resize} is smaller than the crop {self.height}×{self.width}: use at least its longer side"
+                f"resize={self.resize} is smaller than the crop {self.height}×{self.width}: use its longer side or more"
             )
         return self
 

@@ -17,12 +17,11 @@ RESAMPLING = {
 def image_to_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Turn a decoded image into uint8 pixels of shape (channels, height, width), as `Preprocessing` defines.
 
-    Transparent pixels are laid on black, 16-bit images are scaled to 8 bits, and of an animation the first frame counts.
+    Transparent pixels are laid on black, 16-bit images are scaled to 8 bits, of an animation the first frame counts.
     """
     image = ImageOps.exif_transpose(image)
     image = _to_mode(image, "L" if preprocessing.channels == 1 else "RGB")
-    scale = preprocessing.resize / min(image.size)
-    size = (max(preprocessing.resize, round(image.width * scale)), max(preprocessing.resize, round(image.height * scale)))
+    size = resized_size(image.size, preprocessing)
     if size != image.size:
         image = image.resize(size, RESAMPLING[preprocessing.interpolation])
     left = (image.width - preprocessing.width) // 2
@@ -30,6 +29,13 @@ def image_to_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray
     image = image.crop((left, top, left + preprocessing.width, top + preprocessing.height))
     pixels_HWC = np.asarray(image).reshape(preprocessing.height, preprocessing.width, preprocessing.channels)
     return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
+
+
+def resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """Width and height of an image of `size` once its shorter side is `resize`: what an elongated image blows up to."""
+    scale = preprocessing.resize / min(size)
+    width, height = (max(preprocessing.resize, round(side * scale)) for side in size)
+    return width, height
 
 
 def pixels_to_tensor(pixels_NCHW: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 
 # Before PyTorch starts its thread pool: threads that spin at every barrier while another process has their core make
 # training tens of times slower; threads that sleep cost nothing measurable when the machine is free.
@@ -12,7 +13,7 @@ import tyro
 from training.commands.publish import publish
 from training.commands.train import train
 
-COMMANDS = {"train": train, "publish": publish}
+COMMANDS: dict[str, Callable[..., None]] = {"train": train, "publish": publish}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A network with its input normalisation: what is trained, evaluated and exported. Pixels N×C×H×W in 0…255, logits N×K."""
+"""A network with its input normalisation: what is trained and exported. Pixels N×C×H×W in 0…255, logits N×K."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,8 @@
-"""A trained classifier → one ONNX graph with every activation as a node of the project's domain, checked against PyTorch."""
+"""A trained classifier → an ONNX graph with each activation as a node of the project's domain, checked against PyTorch."""
 
 import ast
 import copy
+import logging
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -89,8 +90,10 @@ def check_parity(model: onnx.ModelProto, classifier: PixelClassifier, image_shap
 
 def _trace(classifier: PixelClassifier, image_shape: tuple[int, int, int]) -> onnx.ModelProto:
     with warnings.catch_warnings():
-        # The exporter warns about its own internals; what matters about the graph is checked below.
+        # The exporter warns about its own internals and logs that torchvision is absent, which it does not need; what
+        # matters about the graph is checked below.
         warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             classifier,
             (torch.zeros(2, *image_shape),),

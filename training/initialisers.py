@@ -6,7 +6,7 @@ from torch import nn
 
 
 def he(network: nn.Module) -> None:
-    """N(0, 2 / fan_out) for convolutions, 1 and 0 for batch normalisation; the linear layer keeps PyTorch's. He 2015."""
+    """N(0, 2 / fan_out) for convolutions, 1 and 0 for batch normalisation; the linear layer is left alone. He 2015."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -71,7 +71,7 @@ class Trainer:
             )
             save_checkpoint(checkpoint, self.state())
             bar.line(
-                f"epoch {self.epoch}/{self.recipe.epochs}  training loss {loss:.4f}  held-out loss {held_out.loss:.4f}  "
+                f"epoch {self.epoch}/{self.recipe.epochs}  loss {loss:.4f}  held-out loss {held_out.loss:.4f}  "
                 f"held-out accuracy {held_out.accuracy:.2%}  {self.seconds:.0f} s"
             )
 
@@ -112,7 +112,7 @@ class Trainer:
             self._set_learning_rate(step)
             loss = F.cross_entropy(self.model(images), labels, label_smoothing=self.recipe.label_smoothing)
             self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
             self.averaged.update_parameters(self.model)
             total += loss.detach().double().cpu() * len(labels)
@@ -122,7 +122,7 @@ class Trainer:
         mean = float(total) / len(self.data.training)
         if not math.isfinite(mean):
             raise ValueError(
-                f"the loss is {mean} after epoch {self.epoch + 1}: lower the learning rate ({self.recipe.learning_rate})"
+                f"the loss is {mean} after epoch {self.epoch + 1}: lower learning_rate={self.recipe.learning_rate}"
             )
         return mean
 
@@ -164,4 +164,5 @@ def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str,
 def _averaged(model: PixelClassifier, steps: float) -> AveragedModel:
     """Exponential moving average of parameters and buffers with a time constant of `steps`; 0 follows the model."""
     decay = math.exp(-1 / steps) if steps > 0 else 0.0
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)

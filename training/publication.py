@@ -53,7 +53,7 @@ def publish(run_folder: Path, repository: ModelRepository, name: str, descriptio
     record = TrainingRecord.model_validate({key: stored[key] for key in TrainingRecord.model_fields})
     data = load_data(config.data)
     classifier = restore_classifier(run, data)
-    exported = export(classifier, config.network.activation, data.held_out.pixels.shape[1:])  # type: ignore[arg-type]
+    exported = export(classifier, config.network.activation, data.held_out.pixels.shape[1:])
     graph = exported.model.SerializeToString()
     draft = _manifest(name, description or _describe(record), data, exported, record)
     metrics, baseline = measure(exported.model, draft, data)

@@ -1,6 +1,6 @@
 """What the layers do on held-out images: the reference that live traffic is compared with.
 
-It is computed from the exported, instrumented graph on pre-processed images, by the same definitions as live statistics.
+It is computed from the exported, instrumented graph on pre-processed images, by the definitions of live statistics.
 """
 
 import io
@@ -21,7 +21,7 @@ SAMPLED_IMAGES = 1000
 
 @dataclass(frozen=True)
 class Baseline:
-    """Moments of every per-image, per-channel statistic over `images` held-out images, and samples of the layer values."""
+    """Moments of every per-image, per-channel statistic over held-out images, and samples of the layer values."""
 
     images: int
     moments: dict[str, Moments]
@@ -47,7 +47,9 @@ class Baseline:
         for batch in batches:
             for output in layout.output_widths(manifest):
                 if not np.isfinite(batch[output]).all():
-                    raise ValueError(f"{output} is not finite on the baseline images: the model overflows or divides by 0")
+                    raise ValueError(
+                        f"{output} is not finite on the baseline images: the model overflows or divides by 0"
+                    )
                 added = Moments.of(batch[output])
                 moments[output] = moments[output].merged(added) if output in moments else added
             fired += (batch[layout.ACTIVE] > 0).sum(0)
@@ -69,7 +71,7 @@ class Baseline:
         for name, values in self.samples.items():
             arrays[f"samples/{name}"] = values
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
 
     @classmethod

@@ -30,7 +30,7 @@ BRANCH_ENERGY = "statistics.branch_energy"
 SHORTCUT_ENERGY = "statistics.shortcut_energy"
 
 
-def _everywhere(site: ActivationSite) -> bool:
+def _everywhere(_: ActivationSite) -> bool:
     return True
 
 

@@ -3,33 +3,11 @@
 import math
 
 import torch.nn.functional as F
-from onnxscript import opset20 as op
-from onnxscript import script
-from onnxscript.values import Opset
 from torch import Tensor
 
 from models.manifest import Saturation
-from models.opset import DOMAIN, DOMAIN_VERSION
+from training.activations import bodies
 from training.activations.entry import Activation, ActivationModule, ActivationNode
-
-reslens = Opset(DOMAIN, DOMAIN_VERSION)
-
-
-# max(x, α(e^{min(x,0)} − 1)) needs α ≤ 1: above that the exponential branch exceeds x near 0.
-@script(reslens, default_opset=op)
-def EluMax(x, alpha: float):
-    zero = op.CastLike(op.Constant(value_float=0.0), x)
-    one = op.CastLike(op.Constant(value_float=1.0), x)
-    scale = op.CastLike(op.Constant(value_float=alpha), x)
-    return op.Max(x, scale * (op.Exp(op.Min(x, zero)) - one))
-
-
-@script(reslens, default_opset=op)
-def Elu(x, alpha: float):
-    zero = op.CastLike(op.Constant(value_float=0.0), x)
-    one = op.CastLike(op.Constant(value_float=1.0), x)
-    scale = op.CastLike(op.Constant(value_float=alpha), x)
-    return op.Relu(x) + scale * (op.Exp(op.Min(x, zero)) - one)
 
 
 class EluActivation(ActivationModule):
@@ -48,7 +26,7 @@ class EluActivation(ActivationModule):
         return F.elu(x, self.alpha)
 
     def node(self) -> ActivationNode:
-        return ActivationNode(EluMax if self.alpha <= 1 else Elu, attributes={"alpha": self.alpha})
+        return ActivationNode(bodies.EluMax if self.alpha <= 1 else bodies.Elu, attributes={"alpha": self.alpha})
 
 
 EXPONENTIALS: dict[str, Activation] = {

@@ -2,45 +2,13 @@
 
 import torch
 import torch.nn.functional as F
-from onnxscript import opset20 as op
-from onnxscript import script
-from onnxscript.values import Opset
 from torch import Tensor, nn
 
 from models.manifest import Saturation
-from models.opset import DOMAIN, DOMAIN_VERSION
+from training.activations import bodies
 from training.activations.entry import Activation, ActivationModule, ActivationNode
 
-reslens = Opset(DOMAIN, DOMAIN_VERSION)
-
 NEVER = Saturation()
-
-
-@script(reslens, default_opset=op)
-def Identity(x):
-    return op.Identity(x)
-
-
-@script(reslens, default_opset=op)
-def Relu(x):
-    return op.Relu(x)
-
-
-@script(reslens, default_opset=op)
-def LeakyRelu(x, alpha: float):
-    return op.LeakyRelu(x, alpha=alpha)
-
-
-# max(x, a·x) is right only while 0 ≤ a ≤ 1, and one pass over memory cheaper than the general form.
-@script(reslens, default_opset=op)
-def PReluMax(x, slope):
-    return op.Max(x, x * slope)
-
-
-@script(reslens, default_opset=op)
-def PRelu(x, slope):
-    zero = op.CastLike(op.Constant(value_float=0.0), x)
-    return op.Relu(x) + slope * op.Min(x, zero)
 
 
 class IdentityActivation(ActivationModule):
@@ -50,7 +18,7 @@ class IdentityActivation(ActivationModule):
         return x
 
     def node(self) -> ActivationNode:
-        return ActivationNode(Identity)
+        return ActivationNode(bodies.Identity)
 
 
 class ReluActivation(ActivationModule):
@@ -60,7 +28,7 @@ class ReluActivation(ActivationModule):
         return F.relu(x)
 
     def node(self) -> ActivationNode:
-        return ActivationNode(Relu)
+        return ActivationNode(bodies.Relu)
 
 
 class LeakyReluActivation(ActivationModule):
@@ -79,7 +47,7 @@ class LeakyReluActivation(ActivationModule):
         return F.leaky_relu(x, self.alpha)
 
     def node(self) -> ActivationNode:
-        return ActivationNode(LeakyRelu, attributes={"alpha": self.alpha})
+        return ActivationNode(bodies.LeakyRelu, attributes={"alpha": self.alpha})
 
 
 class SharedPReluActivation(ActivationModule):
@@ -96,7 +64,7 @@ class SharedPReluActivation(ActivationModule):
         return F.prelu(x, self.weight)
 
     def node(self) -> ActivationNode:
-        return ActivationNode(LeakyRelu, attributes={"alpha": self.weight.item()})
+        return ActivationNode(bodies.LeakyRelu, attributes={"alpha": self.weight.item()})
 
 
 class PReluActivation(ActivationModule):
@@ -112,7 +80,7 @@ class PReluActivation(ActivationModule):
     def node(self) -> ActivationNode:
         slopes_C11 = self.weight.detach().reshape(-1, 1, 1)
         convex = bool(((slopes_C11 >= 0) & (slopes_C11 <= 1)).all())
-        return ActivationNode(PReluMax if convex else PRelu, inputs={"slope": slopes_C11})
+        return ActivationNode(bodies.PReluMax if convex else bodies.PRelu, inputs={"slope": slopes_C11})
 
 
 RECTIFIERS: dict[str, Activation] = {

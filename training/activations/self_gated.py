@@ -2,42 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from onnxscript import opset20 as op
-from onnxscript import script
-from onnxscript.values import Opset
 from torch import Tensor
 
-from models.opset import DOMAIN, DOMAIN_VERSION
+from training.activations import bodies
 from training.activations.entry import Activation, ActivationModule, ActivationNode
-
-reslens = Opset(DOMAIN, DOMAIN_VERSION)
-
-
-@script(reslens, default_opset=op)
-def Gelu(x):
-    return op.Gelu(x)
-
-
-@script(reslens, default_opset=op)
-def Swish(x):
-    return x * op.Sigmoid(x)
-
-
-# With e = eˣ: tanh(ln(1 + e)) = n / (n + 2) for n = e(e + 2). Beyond x = 20 the quotient is 1 in float32, and the
-# clip keeps n finite. One exponential instead of the standard operator's exponential, logarithm and tanh.
-@script(reslens, default_opset=op)
-def Mish(x):
-    two = op.CastLike(op.Constant(value_float=2.0), x)
-    limit = op.CastLike(op.Constant(value_float=20.0), x)
-    e = op.Exp(op.Min(x, limit))
-    n = e * (e + two)
-    return x * (n / (n + two))
-
-
-@script(reslens, default_opset=op)
-def Su(x):
-    zero = op.CastLike(op.Constant(value_float=0.0), x)
-    return x * op.Exp(op.Min(x, zero))
 
 
 class GeluActivation(ActivationModule):
@@ -47,7 +15,7 @@ class GeluActivation(ActivationModule):
         return F.gelu(x)
 
     def node(self) -> ActivationNode:
-        return ActivationNode(Gelu)
+        return ActivationNode(bodies.Gelu)
 
 
 class SwishActivation(ActivationModule):
@@ -57,7 +25,7 @@ class SwishActivation(ActivationModule):
         return F.silu(x)
 
     def node(self) -> ActivationNode:
-        return ActivationNode(Swish)
+        return ActivationNode(bodies.Swish)
 
 
 class MishActivation(ActivationModule):
@@ -67,7 +35,7 @@ class MishActivation(ActivationModule):
         return F.mish(x)
 
     def node(self) -> ActivationNode:
-        return ActivationNode(Mish)
+        return ActivationNode(bodies.Mish)
 
 
 class SuActivation(ActivationModule):
@@ -77,7 +45,7 @@ class SuActivation(ActivationModule):
         return x * torch.exp(x.clamp(max=0))
 
     def node(self) -> ActivationNode:
-        return ActivationNode(Su)
+        return ActivationNode(bodies.Su)
 
 
 SELF_GATED: dict[str, Activation] = {

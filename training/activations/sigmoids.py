@@ -3,26 +3,11 @@
 import math
 
 import torch
-from onnxscript import opset20 as op
-from onnxscript import script
-from onnxscript.values import Opset
 from torch import Tensor
 
 from models.manifest import Saturation
-from models.opset import DOMAIN, DOMAIN_VERSION
+from training.activations import bodies
 from training.activations.entry import Activation, ActivationModule, ActivationNode
-
-reslens = Opset(DOMAIN, DOMAIN_VERSION)
-
-
-@script(reslens, default_opset=op)
-def Tanh(x):
-    return op.Tanh(x)
-
-
-@script(reslens, default_opset=op)
-def Sigmoid(x):
-    return op.Sigmoid(x)
 
 
 class TanhActivation(ActivationModule):
@@ -32,7 +17,7 @@ class TanhActivation(ActivationModule):
         return torch.tanh(x)
 
     def node(self) -> ActivationNode:
-        return ActivationNode(Tanh)
+        return ActivationNode(bodies.Tanh)
 
 
 class SigmoidActivation(ActivationModule):
@@ -42,7 +27,7 @@ class SigmoidActivation(ActivationModule):
         return torch.sigmoid(x)
 
     def node(self) -> ActivationNode:
-        return ActivationNode(Sigmoid)
+        return ActivationNode(bodies.Sigmoid)
 
 
 # tanh′ = 1 − y² < 0.01 where |y| > √0.99, that is |x| > 2.99.

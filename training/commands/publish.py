@@ -10,7 +10,10 @@ from training.publication import publish as publish_run
 
 
 def publish(
-    run: Annotated[Path, tyro.conf.Positional], name: str, repository: Path = Path("models/store"), description: str = ""
+    run: Annotated[Path, tyro.conf.Positional],
+    name: str,
+    repository: Path = Path("models/store"),
+    description: str = "",
 ) -> None:
     """Export a finished run to ONNX, check it against PyTorch, and publish it as the next version of a model.
 

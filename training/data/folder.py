@@ -25,7 +25,7 @@ Advance = Callable[[int, int], None]
 
 
 def load(
-    folder: Path, preprocessing: Preprocessing, name: str | None = None, advance: Advance = lambda done, total: None
+    folder: Path, preprocessing: Preprocessing, name: str | None = None, advance: Advance = lambda _done, _total: None
 ) -> DataSet:
     """Read `folder`, either train/<class>/* and test/<class>/*, or <class>/* of which one in ten is held out.
 
@@ -49,15 +49,17 @@ def load(
         splits = _split(folder, class_names)
     for (_, labels), where in zip(splits, ("the training split", "the held-out split"), strict=True):
         check_classes(class_names, labels, f"{where} of {folder}")
-    total = sum(len(paths) for paths, _ in splits)
-    read = 0
-    parts = []
-    for paths, labels in splits:
-        parts.append(
-            LabelledImages(_decode(paths, preprocessing, lambda done, base=read: advance(base + done, total)), labels)
-        )  # type: ignore[misc]
-        read += len(paths)
-    return DataSet(name or folder.name, parts[0], parts[1], class_names, preprocessing, mirrored=True)
+    (training_paths, training_labels), (held_out_paths, held_out_labels) = splits
+    pixels = _decode(training_paths + held_out_paths, preprocessing, advance)
+    count = len(training_paths)
+    return DataSet(
+        name=name or folder.name,
+        training=LabelledImages(pixels[:count], training_labels),
+        held_out=LabelledImages(pixels[count:], held_out_labels),
+        class_names=class_names,
+        preprocessing=preprocessing,
+        mirrored=True,
+    )
 
 
 def _first_of(folder: Path, names: Sequence[str]) -> Path | None:
@@ -93,12 +95,12 @@ def _split(folder: Path, class_names: tuple[str, ...]) -> list[tuple[list[Path],
     return [([paths[index] for index in sorted(part)], labels[sorted(part)]) for part in (train, test)]
 
 
-def _decode(paths: Sequence[Path], preprocessing: Preprocessing, advance: Callable[[int], None]) -> NDArray[np.uint8]:
+def _decode(paths: Sequence[Path], preprocessing: Preprocessing, advance: Advance) -> NDArray[np.uint8]:
     pixels = _allocate((len(paths), preprocessing.channels, preprocessing.height, preprocessing.width))
     with ThreadPoolExecutor() as pool:
         for index, image in enumerate(pool.map(lambda path: _read(path, preprocessing), paths, chunksize=64)):
             pixels[index] = image
-            advance(index + 1)
+            advance(index + 1, len(paths))
     return pixels
 
 

@@ -31,7 +31,7 @@ class DataConfig:
             raise ValueError(f"--data-dir {self.data_dir} needs --data folder: digits come from scikit-learn")
 
 
-def _load_digits(config: DataConfig) -> DataSet:
+def _load_digits(_: DataConfig) -> DataSet:
     return digits.load()
 
 

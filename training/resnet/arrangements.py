@@ -18,7 +18,7 @@ class ResidualBlock(nn.Module):
     """Base of the arrangements: holds the parts, gives the branch in `forward`."""
 
     preactivated: ClassVar[bool]
-    """True if the block takes and leaves a bare sum: the stem then ends bare, and the head starts with BN and activation."""
+    """True if the block takes and leaves a bare sum: the stem ends bare, and the head starts with BN and activation."""
 
     def __init__(self, convolutions: Sequence[nn.Conv2d], shortcut: nn.Module, activation: Activation) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ def cifar_stem(channels: int, width: int, activation: Activation, preactivated: 
 
 
 def imagenet_stem(channels: int, width: int, activation: Activation, preactivated: bool) -> dict[str, nn.Module]:
-    """A 7×7 convolution of stride 2, BN and activation unless pre-activated blocks follow, and a 3×3 max-pooling of stride 2."""
+    """A 7×7 convolution of stride 2, BN and activation unless pre-activated blocks follow, 3×3 pooling of stride 2."""
     convolution = nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
     pooling = nn.MaxPool2d(3, stride=2, padding=1)
     return {"conv1": convolution} | _closing(width, activation, preactivated) | {"maxpool": pooling}
