@@ -1,0 +1,105 @@
+"""Everything that can go wrong with a request, and the one answer: `{"error": "<what, expected what, do what>"}`."""
+
+import logging
+from collections.abc import Mapping
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from models.repository import BrokenBundleError, UnknownModelError, UnknownVersionError
+
+logger = logging.getLogger("reslens")
+
+
+class StartupError(RuntimeError):
+    """The service cannot start with these settings."""
+
+
+class ServiceError(Exception):
+    """Base of the errors that a client is told about."""
+
+    status = 500
+
+
+class BadRequestError(ServiceError):
+    status = 400
+
+
+class BodyTooLargeError(ServiceError):
+    status = 413
+
+
+class ImageTooLargeError(ServiceError):
+    status = 413
+
+
+class MediaTypeError(ServiceError):
+    status = 415
+
+
+class UnusableImageError(ServiceError):
+    """The request is well formed, but its image cannot be decoded."""
+
+    status = 422
+
+
+class ModelFaultError(ServiceError):
+    """The model was given good input and did not give a good answer."""
+
+    status = 500
+
+
+class ModelUnavailableError(ServiceError):
+    """The model is on the shelf and cannot be used; the message says why."""
+
+    status = 503
+
+
+STATUS_OF_REPOSITORY_ERRORS = {UnknownModelError: 404, UnknownVersionError: 404, BrokenBundleError: 503}
+
+
+async def answer(request: Request, error: Exception) -> Response:
+    """The one exception handler of the application."""
+    if isinstance(error, ServiceError):
+        return error_response(error.status, str(error))
+    if status := STATUS_OF_REPOSITORY_ERRORS.get(type(error)):
+        return error_response(status, str(error))
+    if isinstance(error, RequestValidationError):
+        return error_response(422, explain(error))
+    if isinstance(error, HTTPException):
+        return error_response(error.status_code, _explain_http(request, error), error.headers)
+    logger.error("request %s %s failed", request.method, request.url.path, exc_info=error)
+    return error_response(500, "internal error: the service has logged it; report it with the time of the request")
+
+
+def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps({"error": message}), status, headers, media_type="application/json")
+
+
+def explain(error: ValidationError | RequestValidationError) -> str:
+    """Say in one line which fields are wrong, what was expected of them, and what came instead."""
+    return "; ".join(_explain_field(dict(problem)) for problem in error.errors()[:5])
+
+
+def _explain_field(problem: Mapping[str, object]) -> str:
+    location = problem["loc"]
+    assert isinstance(location, tuple)
+    field = ".".join(str(part) for part in location if part not in ("query", "path", "body"))
+    message = str(problem["msg"])
+    value = problem.get("input")
+    # A long or nested value would drown the message.
+    got = f", got {value!r}" if isinstance(value, str | int | float | bool | None) and len(repr(value)) < 80 else ""
+    return f"{field or 'request'}: {message[:1].lower()}{message[1:]}{got}"
+
+
+def _explain_http(request: Request, error: HTTPException) -> str:
+    if error.status_code == 404:
+        return f"there is nothing at {request.url.path}: see /docs for every path"
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        return f"{request.method} is not possible at {request.url.path}: use {allowed}"
+    return str(error.detail)

@@ -1,0 +1,1 @@
+"""Loaded models. The only package that imports ONNX Runtime."""

@@ -1,0 +1,147 @@
+"""A model that is ready to answer: verified, loaded, warmed up."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from models.instrument import instrument
+from models.manifest import ModelManifest, TensorSpec
+from models.repository import Bundle
+from models.statistics.layout import output_widths
+from service.errors import ModelFaultError
+from service.runtime.sessions import Sessions
+
+Tensors = Mapping[str, NDArray[np.float32]]
+
+DATATYPES = {"tensor(float)": "FP32", "tensor(float16)": "FP16", "tensor(uint8)": "UINT8"}
+# Batch sizes of the warm-up; two of them, so that a batch size frozen into the graph is found out.
+WARM_UP_BATCHES = (1, 2)
+# Both sessions run the same kernels on the same weights. On the CPU their logits were bit-identical in every model
+# tried; the bound leaves room for another algorithm being chosen on a GPU.
+PARITY = {"rtol": 1e-4, "atol": 1e-4}
+
+
+class Memory(NamedTuple):
+    """Bytes of weights held on the CPU."""
+
+    weights: int
+    """The plain session's."""
+    statistics: int
+    """What the instrumented session adds to them."""
+
+
+class LoadedModel:
+    """Two sessions of one model: the plain one, and the one that also puts out statistics.
+
+    Safe to call from several threads. Raises from the constructor whatever is wrong with the model.
+    """
+
+    def __init__(self, bundle: Bundle, provider: str, threads: int) -> None:
+        started = time.perf_counter()
+        self.manifest: ModelManifest = bundle.manifest
+        self.statistics = tuple(
+            TensorSpec(name=name, datatype="FP32", shape=(-1, width))
+            for name, width in output_widths(bundle.manifest).items()
+        )
+        """The outputs that only the instrumented session has."""
+        graph = _parse(bundle.graph)
+        _refuse_external_data(graph)
+        self._sessions = Sessions(provider, threads)
+        self._plain = self._sessions.open(bundle.graph)
+        weights = self._sessions.weight_bytes
+        self._instrumented = self._sessions.open(instrument(graph, bundle.manifest).SerializeToString())
+        self.memory = Memory(weights, self._sessions.weight_bytes - weights)
+        _check_signature(self._plain, self.manifest.inputs, self.manifest.outputs)
+        for batch in WARM_UP_BATCHES:
+            self._warm_up(batch)
+        self.load_seconds = time.perf_counter() - started
+
+    @property
+    def provider(self) -> str:
+        return self._sessions.provider
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.manifest.outputs)
+
+    @property
+    def statistics_names(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.statistics)
+
+    def run(self, tensor: NDArray[np.float32], outputs: Sequence[str]) -> Tensors:
+        """Run a batch and return the outputs asked for; only when a statistic is among them is it computed at all.
+
+        Raises `ModelFaultError` when ONNX Runtime fails.
+        """
+        plain = set(outputs) <= set(self.output_names)
+        session = self._plain if plain else self._instrumented
+        try:
+            values = session.run(list(outputs), {self.manifest.inputs[0].name: tensor})
+        # ONNX Runtime's exceptions have no base of their own.
+        except Exception as error:
+            raise ModelFaultError(
+                f"model {self.manifest.name!r} failed while it ran: {error}; try a smaller batch"
+            ) from error
+        return dict(zip(outputs, values, strict=True))
+
+    def _warm_up(self, batch: int) -> None:
+        spec = self.manifest.inputs[0]
+        generator = np.random.default_rng(batch)
+        tensor = generator.integers(0, 256, (batch, *spec.shape[1:])).astype(np.float32)
+        plain = self.run(tensor, self.output_names)
+        instrumented = self.run(tensor, self.output_names + self.statistics_names)
+        for output in (*self.manifest.outputs, *self.statistics):
+            expected = (batch, *output.shape[1:])
+            if instrumented[output.name].shape != expected:
+                raise ValueError(
+                    f"output {output.name!r} has shape {list(instrumented[output.name].shape)} for {batch} images, "
+                    f"its manifest says {list(expected)}"
+                )
+        for name in self.output_names:
+            if not np.allclose(plain[name], instrumented[name], **PARITY, equal_nan=True):
+                difference = float(np.abs(plain[name] - instrumented[name]).max())
+                raise ValueError(f"output {name!r} changes by {difference:g} when statistics are computed beside it")
+
+
+def _parse(graph: bytes) -> onnx.ModelProto:
+    try:
+        return onnx.load_from_string(graph)
+    except Exception as error:  # protobuf's DecodeError has no public type
+        raise ValueError(f"the graph is not an ONNX model: {error}") from error
+
+
+def _check_signature(
+    session: onnxruntime.InferenceSession, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> None:
+    """Raise ValueError where the graph's inputs or outputs are not what the manifest says."""
+    for role, nodes, specs in (("inputs", session.get_inputs(), inputs), ("outputs", session.get_outputs(), outputs)):
+        graph = [(node.name, DATATYPES.get(node.type, node.type), tuple(_sizes(node.shape))) for node in nodes]
+        manifest = [(spec.name, spec.datatype, spec.shape) for spec in specs]
+        if graph != manifest:
+            raise ValueError(f"the graph's {role} are {graph}, its manifest says {manifest}")
+
+
+def _sizes(shape: Iterable[int | str | None]) -> Iterator[int]:
+    return (size if isinstance(size, int) else -1 for size in shape)
+
+
+def _refuse_external_data(model: onnx.ModelProto) -> None:
+    """Raise ValueError if a tensor of the graph lies in another file, whose bytes nobody has verified."""
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    for tensor in (*model.graph.initializer, *_tensors(nodes)):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise ValueError(f"the graph keeps {tensor.name!r} in another file: export it with its weights inside")
+
+
+def _tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for graph in (attribute.g, *attribute.graphs):
+                yield from graph.initializer
+                yield from _tensors(graph.node)

@@ -1,0 +1,138 @@
+"""The models that are loaded: the newest good version of each name, and versions that requests named."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from anyio import CapacityLimiter, to_thread
+
+from models.repository import (
+    BrokenBundleError,
+    Bundle,
+    Entry,
+    ModelRepository,
+    UnknownModelError,
+    UnknownVersionError,
+)
+from service.errors import ModelUnavailableError
+from service.runtime.model import LoadedModel
+
+logger = logging.getLogger("reslens")
+
+
+class State(NamedTuple):
+    """What can be said about one version on the shelf."""
+
+    entry: Entry
+    loaded: bool
+    reason: str
+    """Why it cannot be served; empty if nothing is known against it."""
+
+
+class ModelShelf:
+    """Answers with loaded models. Belongs to one event loop; loading happens in one thread beside it.
+
+    A name without a version means its newest version that loads. A version that failed once is never tried again: its
+    files never change.
+    """
+
+    def __init__(self, repository: ModelRepository, load: Callable[[Bundle], LoadedModel], max_versions: int) -> None:
+        self._repository = repository
+        self._load = load
+        self._max_versions = max_versions
+        self._default: dict[str, LoadedModel] = {}
+        self._named: OrderedDict[Entry, LoadedModel] = OrderedDict()
+        self._failures: dict[Entry, str] = {}
+        self._loading: dict[Entry, asyncio.Task[LoadedModel]] = {}
+        self._loader = CapacityLimiter(1)
+
+    @property
+    def failures(self) -> dict[Entry, str]:
+        """Why versions cannot be served."""
+        return dict(self._failures)
+
+    def served(self) -> list[LoadedModel]:
+        """The model of each name that answers when no version is named."""
+        return [self._default[name] for name in sorted(self._default)]
+
+    async def load_all(self) -> None:
+        """Load the newest good version of every name; failures are recorded, not raised."""
+        for name in await to_thread.run_sync(self._repository.names):
+            try:
+                await self.get(name)
+            except ModelUnavailableError as error:
+                logger.error("%s", error)
+
+    async def get(self, name: str, version: int | None = None) -> LoadedModel:
+        """The version asked for, or the default one; loaded now if it is not yet.
+
+        Raises `UnknownModelError` or `UnknownVersionError`, or `ModelUnavailableError` for a version that failed.
+        """
+        default = self._default.get(name)
+        if default is not None and version in (None, default.manifest.version):
+            return default
+        if version is None:
+            return await self._newest_good(name)
+        return await self._named_version(Entry(name, version))
+
+    async def states(self) -> list[State]:
+        """Every version of the repository, in order."""
+        loaded = {Entry(model.manifest.name, model.manifest.version) for model in self.served()} | set(self._named)
+        entries = await to_thread.run_sync(self._repository.entries)
+        return [State(entry, entry in loaded, self._failures.get(entry, "")) for entry in entries]
+
+    async def versions(self, name: str) -> Sequence[int]:
+        return await to_thread.run_sync(self._repository.versions, name)
+
+    async def _newest_good(self, name: str) -> LoadedModel:
+        newest = await to_thread.run_sync(self._repository.resolve, name)
+        for version in reversed(await self.versions(name)):
+            try:
+                model = await self._loaded(Entry(name, version))
+            except ModelUnavailableError as error:
+                logger.warning("%s", error)
+            else:
+                return self._default.setdefault(name, model)
+        raise ModelUnavailableError(f"no version of model {name!r} can be served: {self._failures[newest]}")
+
+    async def _named_version(self, entry: Entry) -> LoadedModel:
+        model = self._named.get(entry)
+        if model is None:
+            model = self._named[entry] = await self._loaded(entry)
+        self._named.move_to_end(entry)
+        while len(self._named) > self._max_versions:
+            # Requests that still run with it hold it; its memory goes with the last of them.
+            self._named.popitem(last=False)
+        return model
+
+    async def _loaded(self, entry: Entry) -> LoadedModel:
+        """Load one version, once however many requests wait for it."""
+        if entry in self._failures:
+            raise self._unavailable(entry)
+        if entry not in self._loading:
+            task = self._loading[entry] = asyncio.create_task(self._open_and_load(entry))
+            task.add_done_callback(lambda task: self._finish(entry, task))
+        # Shielded: a caller that goes away must not take the load from the others.
+        return await asyncio.shield(self._loading[entry])
+
+    async def _open_and_load(self, entry: Entry) -> LoadedModel:
+        try:
+            return await to_thread.run_sync(lambda: self._load(self._repository.open(*entry)), limiter=self._loader)
+        except (UnknownModelError, UnknownVersionError):
+            raise
+        # Whatever a broken bundle provokes, here or in ONNX Runtime, is a reason not to serve it, and nothing more.
+        except Exception as error:
+            self._failures[entry] = error.reason if isinstance(error, BrokenBundleError) else str(error)
+            raise self._unavailable(entry) from error
+
+    def _finish(self, entry: Entry, task: "asyncio.Task[LoadedModel]") -> None:
+        del self._loading[entry]
+        if not task.cancelled():
+            task.exception()  # seen, even if every caller has gone away
+
+    def _unavailable(self, entry: Entry) -> ModelUnavailableError:
+        return ModelUnavailableError(
+            f"model {entry.name!r} version {entry.version} cannot be served: {self._failures[entry]}"
+        )
