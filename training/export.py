@@ -1,4 +1,4 @@
-"""A trained classifier → an ONNX graph with each activation as a node of the project's domain, checked against PyTorch."""
+"""A trained classifier → an ONNX graph, each activation one node of the project's domain, checked against PyTorch."""
 
 import ast
 import copy

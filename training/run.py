@@ -73,7 +73,7 @@ class Run:
         differing = _differences(json.loads(path.read_text()), wanted)
         if differing:
             raise ValueError(
-                f"{self.folder} holds a different run ({'; '.join(differing)}): resume it as it was or use another --run"
+                f"{self.folder} holds another run ({'; '.join(differing)}): resume it as it was or use another --run"
             )
 
     def train(self, data: DataSet, device: torch.device, resume: bool) -> Trainer:

@@ -2,20 +2,31 @@
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class PaddedShortcut(nn.Module):
-    """Option A of He 2015: every stride-th position, new channels filled with zeros on both sides; no parameters."""
+    """Option A of He 2015: every stride-th position, new channels filled with zeros on both sides; no parameters.
+
+    In an exported graph it is a strided 1×1 convolution whose weights are zeros and ones, which computes the same: slices
+    and pads would leave the blocked layout of the CPU's convolutions, and every later sum of the stage with it.
+    """
+
+    kernel: Tensor
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
         self.before = (channels_out - channels_in) // 2
         self.after = channels_out - channels_in - self.before
+        identity_OI = F.pad(torch.eye(channels_in), (0, 0, self.before, self.after))
+        self.register_buffer("kernel", identity_OI[:, :, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.onnx.is_in_onnx_export():
+            return F.conv2d(x, self.kernel, stride=self.stride)
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
 
 

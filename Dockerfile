@@ -1,0 +1,44 @@
+# The service without PyTorch. Targets: `cpu` (default) and `cuda`.
+#   docker build --target cpu -t reslens .
+#   docker run --rm -p 8000:8000 reslens                                  the models that ship
+#   docker run --rm -p 8000:8000 -v "$PWD/models/store:/models:ro" reslens    your own
+ARG BASE=docker.io/library/python:3.11-slim-bookworm
+
+FROM ${BASE} AS source
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY models models
+COPY service service
+
+FROM source AS build-cpu
+RUN python -m venv /opt/reslens \
+    && /opt/reslens/bin/pip install --no-cache-dir . \
+    && rm -rf /opt/reslens/lib/python*/site-packages/models/store \
+    # A CPU image has no use for the providers of other devices, half a gigabyte of them.
+    && rm -f /opt/reslens/lib/python*/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so \
+             /opt/reslens/lib/python*/site-packages/onnxruntime/capi/libonnxruntime_providers_tensorrt.so
+
+FROM source AS build-cuda
+RUN python -m venv /opt/reslens \
+    && /opt/reslens/bin/pip install --no-cache-dir '.[cuda]' \
+    && rm -rf /opt/reslens/lib/python*/site-packages/models/store
+
+FROM ${BASE} AS runtime
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin reslens
+COPY models/store /models
+ENV HOST=0.0.0.0 PORT=8000 RESLENS_MODEL_REPOSITORY=/models PYTHONUNBUFFERED=1 PATH=/opt/reslens/bin:$PATH
+USER 10001
+WORKDIR /
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"PORT\"]}/v2/health/ready', timeout=2)"]
+CMD ["python", "-m", "service"]
+
+FROM runtime AS cuda
+ENV RESLENS_PROVIDER=cuda
+COPY --from=build-cuda /opt/reslens /opt/reslens
+
+FROM runtime AS cpu
+ENV RESLENS_PROVIDER=cpu
+COPY --from=build-cpu /opt/reslens /opt/reslens
