@@ -1,0 +1,29 @@
+"""What all tests share. Nothing here needs PyTorch: tests of models/ and service/ run without it."""
+
+import ctypes
+import os
+import sys
+
+import pytest
+
+# Tests run side by side, one process a core: threads inside each would only fight, and spinning ones starve the rest.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def _cuda_devices() -> int:
+    """Devices that the CUDA driver finds; 0 where there is no driver."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return count.value if found else 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and not _cuda_devices():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
