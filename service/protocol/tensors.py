@@ -40,7 +40,7 @@ def read_json_tensor(name: str, datatype: str, shape: Sequence[int], data: Any) 
         )
     if numbers.size != math.prod(shape):
         raise BadRequestError(
-            f"the data of input {name!r} has {numbers.size} numbers, expected {math.prod(shape)} for shape {list(shape)}"
+            f"the data of input {name!r} has {numbers.size} numbers, shape {list(shape)} needs {math.prod(shape)}"
         )
     if datatype == "UINT8" and (numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() > 255):
         raise BadRequestError(f"the data of input {name!r} has datatype UINT8, expected whole numbers from 0 to 255")

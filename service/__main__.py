@@ -1,0 +1,77 @@
+"""`python -m service`: serve the models until SIGTERM or Ctrl-C."""
+
+import contextlib
+import logging
+import socket
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from service.app import create_app
+from service.errors import StartupError, explain
+from service.routes.context import Context
+from service.settings import Settings
+
+# How long requests may still run after SIGTERM.
+DRAIN_SECONDS = 30
+
+
+class Server(uvicorn.Server):
+    """Says where to look once it listens."""
+
+    def __init__(self, config: uvicorn.Config, context: Context) -> None:
+        super().__init__(config)
+        self._context = context
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            print(greeting(url, self._context), flush=True)
+
+
+def greeting(url: str, context: Context) -> str:
+    """What a person wants to know first: where, which models, and what to type."""
+    lines = ["", f"ResLens is at {url}   documentation: {url}/docs   metrics: {url}/metrics"]
+    for model in context.shelf.served():
+        weights, more = (size / 1e6 for size in model.memory)
+        lines.append(
+            f"  serving {model.manifest.name} version {model.manifest.version} on {model.provider}: "
+            f"{weights:.1f} MB of weights, {more:.1f} MB more for statistics"
+        )
+    for entry, reason in context.shelf.failures.items():
+        lines.append(f"  NOT serving {entry.name} version {entry.version}: {reason}")
+    if served := context.shelf.served():
+        name = served[0].manifest.name
+        lines.append(f"  try: curl -F file=@photo.jpg '{url}/v1/models/{name}/classify?statistics=layers'")
+    else:
+        lines.append(f"  no model to serve in {context.settings.model_repository}: publish one and start again")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        settings = Settings()
+        app = create_app(settings)
+    except (StartupError, ValidationError) as error:
+        print(f"error: {explain(error) if isinstance(error, ValidationError) else error}", file=sys.stderr)
+        return 2
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="info" if settings.access_log else "warning",
+        access_log=settings.access_log,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    server = Server(config, app.state.context)
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean end
+        server.run()
+    return 0 if server.started else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""The answers of the `/v1` paths, as documented in `/docs`."""
+
+from pydantic import BaseModel, ConfigDict
+
+from models.manifest import ModelManifest, TensorSpec
+from models.statistics.layers import ImageStatistics
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
+
+
+class Error(Answer):
+    """Every answer whose status is not 200."""
+
+    error: str
+    """What was wrong, what was expected, and what to do."""
+
+
+class RankedClass(Answer):
+    label: str
+    index: int
+    probability: float
+
+
+class ClassifiedImage(Answer):
+    file: str | None
+    """Name of the uploaded file, if it came with one."""
+    classes: list[RankedClass]
+    """Most probable first."""
+    statistics: ImageStatistics | None
+    """Null unless `statistics` was `layers` or `channels`."""
+
+
+class FailedImage(Answer):
+    file: str | None
+    error: str
+
+
+class Timing(Answer):
+    """Milliseconds for all images of the request together."""
+
+    decode_ms: float
+    inference_ms: float
+
+
+class Classification(Answer):
+    model: str
+    version: int
+    provider: str
+    """The ONNX Runtime execution provider that ran the model."""
+    images: list[ClassifiedImage | FailedImage]
+    """In the order of the request; an image that cannot be used fails alone."""
+    timing: Timing
+
+
+class VersionState(Answer):
+    version: int
+    loaded: bool
+    reason: str
+    """Why this version cannot be served; empty if nothing is known against it."""
+
+
+class ModelSummary(Answer):
+    name: str
+    version: int
+    """The version served when none is named."""
+    description: str
+    provider: str
+    classes: int
+    accuracy: float | None
+    """On held-out images; what they are is in the manifest's metrics."""
+    versions: list[VersionState]
+
+
+class FailedModel(Answer):
+    name: str
+    version: int
+    reason: str
+
+
+class ModelList(Answer):
+    models: list[ModelSummary]
+    failed: list[FailedModel]
+
+
+class Memory(Answer):
+    """Bytes of weights held on the CPU."""
+
+    weights: int
+    statistics: int
+    """What the second session, which computes statistics, adds."""
+
+
+class ModelDetail(ModelSummary):
+    manifest: ModelManifest
+    statistics_outputs: list[TensorSpec]
+    """Further outputs that a V2 inference request can name."""
+    memory: Memory
+    load_seconds: float

@@ -1,0 +1,15 @@
+"""The Prometheus scrape."""
+
+from fastapi import APIRouter, Response
+
+from service.monitor.meters import CONTENT_TYPE
+from service.routes.context import Here
+
+router = APIRouter(tags=["operation"])
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(here: Here) -> Response:
+    """Counters and histograms in the text format of Prometheus."""
+    body = here.meters.exposition(here.shelf.served(), failed=len(here.shelf.failures))
+    return Response(body, headers={"Content-Type": CONTENT_TYPE})

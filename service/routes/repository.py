@@ -1,0 +1,31 @@
+"""The repository extension of the Open Inference Protocol V2."""
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+
+from service.errors import BadRequestError, explain
+from service.protocol.envelope import IndexEntry, IndexRequest, parse_json
+from service.routes.context import Here
+from service.runtime.shelf import State
+
+router = APIRouter(prefix="/v2/repository", tags=["Open Inference Protocol"])
+
+
+@router.post("/index")
+async def index(request: Request, here: Here) -> list[IndexEntry]:
+    """Every version on the shelf, its state, and why it cannot be served. Body: nothing, or `{"ready": true}`."""
+    body = await request.body()
+    try:
+        asked = IndexRequest.model_validate(parse_json(body) if body else {})
+    except ValidationError as error:
+        raise BadRequestError(explain(error)) from error
+    return [_entry(state) for state in await here.shelf.states() if state.loaded or not asked.ready]
+
+
+def _entry(state: State) -> IndexEntry:
+    return IndexEntry(
+        name=state.entry.name,
+        version=str(state.entry.version),
+        state="READY" if state.loaded else "UNAVAILABLE",
+        reason=state.reason or ("" if state.loaded else "not loaded: a request that names this version loads it"),
+    )

@@ -1,0 +1,109 @@
+"""Reads the images and options of a classify request, in whichever of three forms they come."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import UploadFile
+
+from service.errors import BadRequestError, MediaTypeError, explain
+from service.protocol.envelope import parse_json
+
+
+class Options(BaseModel):
+    """Options of a classify request: in the query, or as fields of the form or of the JSON object, which win."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    top_k: Annotated[int, Field(ge=1)] = 5
+    """How many classes to rank; all of them if the model has fewer."""
+    statistics: Literal["none", "layers", "channels"] = "none"
+    """What to say about the layers: nothing, one set of numbers a layer, or also those of every channel."""
+    version: Annotated[int | None, Field(ge=1)] = None
+    """Version of the model; the served one if none is named."""
+
+
+class JsonUpload(Options):
+    """The JSON form of a classify request: `image` or `images` in base64, and options."""
+
+    image: str | None = None
+    images: list[str] | None = None
+
+
+class Image(NamedTuple):
+    file: str | None
+    content: bytes
+
+
+class Upload(NamedTuple):
+    images: list[Image]
+    options: Options
+
+
+async def read_upload(request: Request, options: Options, max_images: int) -> Upload:
+    """Read a multipart form, a JSON object, or the raw bytes of one image, as the Content-Type says.
+
+    Raises `BadRequestError` without an image or with too many, `MediaTypeError` for any other Content-Type.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == "multipart/form-data":
+        upload = await _read_form(request, options, max_images)
+    elif media_type == "application/json":
+        upload = _read_json(await request.body(), options)
+    elif media_type in ("", "application/octet-stream") or media_type.startswith("image/"):
+        upload = Upload([Image(None, await request.body())], options)
+    else:
+        raise MediaTypeError(
+            f"Content-Type {media_type!r} is not understood: send image/*, application/octet-stream, "
+            "multipart/form-data (curl -F file=@photo.jpg), or application/json"
+        )
+    if not upload.images:
+        raise BadRequestError("the request has no image: send at least one")
+    if len(upload.images) > max_images:
+        raise BadRequestError(f"the request has {len(upload.images)} images: send at most {max_images}")
+    return upload
+
+
+async def _read_form(request: Request, options: Options, max_images: int) -> Upload:
+    images: list[Image] = []
+    fields: dict[str, str] = {}
+    async with request.form(max_files=max_images, max_fields=len(Options.model_fields)) as form:
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                images.append(Image(value.filename, await value.read()))
+            elif name in Options.model_fields:
+                fields[name] = value
+            else:
+                raise BadRequestError(f"form field {name!r} is text, not a file: with curl write -F {name}=@photo.jpg")
+    return Upload(images, _merge(options, fields))
+
+
+def _read_json(body: bytes, options: Options) -> Upload:
+    try:
+        upload = JsonUpload.model_validate(parse_json(body))
+    except ValidationError as error:
+        raise BadRequestError(explain(error)) from error
+    encoded = [] if upload.image is None else [upload.image]
+    encoded += upload.images or []
+    given = upload.model_dump(exclude={"image", "images"}, exclude_unset=True)
+    return Upload([Image(None, _decode_base64(text)) for text in encoded], _merge(options, given))
+
+
+def _merge(options: Options, fields: Mapping[str, Any]) -> Options:
+    try:
+        return Options.model_validate({**options.model_dump(exclude_unset=True), **fields})
+    except ValidationError as error:
+        raise BadRequestError(explain(error)) from error
+
+
+def _decode_base64(text: str) -> bytes:
+    """Line breaks and the head of a data URL are allowed."""
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadRequestError(f"the image is not base64: {error}") from error

@@ -1,0 +1,95 @@
+"""Images in, ranked classes and statistics out: the synchronous work of one classify request."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.preprocessing import pixels_to_tensor
+from models.statistics.layers import ImageStatistics, image_statistics
+from service.errors import ModelFaultError, ServiceError
+from service.images import decode
+from service.runtime.model import LoadedModel
+
+
+class Ranked(TypedDict):
+    label: str
+    index: int
+    probability: float
+
+
+class Verdict(NamedTuple):
+    """What the model says about one image."""
+
+    classes: list[Ranked]
+    statistics: ImageStatistics | None
+
+
+class Outcome(NamedTuple):
+    """One result for each image, in order: an image that cannot be used fails alone."""
+
+    results: list[Verdict | ServiceError]
+    decode_seconds: float
+    inference_seconds: float
+
+
+class Classifier(NamedTuple):
+    """How images are to be classified."""
+
+    model: LoadedModel
+    top_k: int
+    """At most this many classes are ranked; a model with fewer ranks them all."""
+    statistics: bool
+    channels: bool
+    """Whether the statistics say what every channel did."""
+    max_pixels: int
+    max_batch: int
+
+    def classify(self, images: Sequence[bytes]) -> Outcome:
+        started = time.perf_counter()
+        decoded = [self._decode(image) for image in images]
+        decode_seconds = time.perf_counter() - started
+
+        started = time.perf_counter()
+        pixels = [image for image in decoded if not isinstance(image, ServiceError)]
+        verdicts = iter(
+            [
+                verdict
+                for start in range(0, len(pixels), self.max_batch)
+                for verdict in self._infer(pixels[start : start + self.max_batch])
+            ]
+        )
+        results = [image if isinstance(image, ServiceError) else next(verdicts) for image in decoded]
+        return Outcome(results, decode_seconds, time.perf_counter() - started)
+
+    def _decode(self, image: bytes) -> NDArray[np.uint8] | ServiceError:
+        try:
+            return decode(image, self.model.manifest.preprocessing, self.max_pixels)
+        except ServiceError as error:
+            return error
+
+    def _infer(self, pixels: Sequence[NDArray[np.uint8]]) -> list[Verdict | ServiceError]:
+        model = self.model
+        tensor_NCHW = pixels_to_tensor(np.stack(pixels), model.manifest.preprocessing)
+        outputs = model.output_names + (model.statistics_names if self.statistics else ())
+        values = model.run(tensor_NCHW, outputs)
+        return [self._verdict(values, row) for row in range(len(pixels))]
+
+    def _verdict(self, values: Mapping[str, NDArray[np.float32]], row: int) -> Verdict | ServiceError:
+        manifest = self.model.manifest
+        logits = values[manifest.outputs[0].name][row]
+        if not np.isfinite(logits).all():
+            return ModelFaultError(f"model {manifest.name!r} put out NaN or infinity for this image")
+        statistics = image_statistics(values, manifest, row, self.channels) if self.statistics else None
+        return Verdict(rank(logits, manifest.class_names, self.top_k), statistics)
+
+
+def rank(logits: NDArray[np.float32], labels: Sequence[str], top_k: int) -> list[Ranked]:
+    """The `top_k` most probable classes by softmax(logits), most probable first; of equals the lower index first."""
+    shifted = logits.astype(np.float64) - logits.max()
+    exponentials = np.exp(shifted)
+    probabilities = exponentials / exponentials.sum()
+    best = np.argsort(-shifted, kind="stable")[:top_k].tolist()
+    return [Ranked(label=labels[index], index=index, probability=float(probabilities[index])) for index in best]

@@ -1,0 +1,30 @@
+"""The synchronous work of one protocol request: bytes of JSON in, bytes of JSON out."""
+
+import time
+from typing import NamedTuple
+
+from service.protocol.inference import read_request, write_response
+from service.runtime.model import LoadedModel
+
+
+class Answer(NamedTuple):
+    body: bytes
+    images: int
+    statistics: bool
+    seconds: float
+    """Of the inference alone."""
+
+
+def infer(model: LoadedModel, body: bytes, max_batch: int) -> Answer:
+    """Answer a V2 inference request; naming a statistics output among the `outputs` runs the instrumented session."""
+    manifest = model.manifest
+    call = read_request(body, manifest.inputs[0], model.output_names, model.statistics_names, max_batch)
+    started = time.perf_counter()
+    values = model.run(call.tensor, call.outputs)
+    seconds = time.perf_counter() - started
+    return Answer(
+        body=write_response(call, manifest.name, manifest.version, model.provider, values),
+        images=len(call.tensor),
+        statistics=not set(call.outputs) <= set(model.output_names),
+        seconds=seconds,
+    )
