@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.manifest import ModelManifest
 from models.statistics import layout
-from models.statistics.layers import layer_scalars, residual_shares
+from models.statistics.layers import StatisticsReader
 from models.statistics.moments import Moments
 
 SAMPLED_IMAGES = 1000
@@ -31,7 +31,7 @@ class Baseline:
     predicted: NDArray[np.int64]
     """Images by predicted class."""
     samples: dict[str, NDArray[np.float32]]
-    """By statistics output: sampled images × layers, channels reduced; `residual_share`: sampled images × blocks."""
+    """By statistic: sampled images × layers, NaN where a layer does not have it; `residual_share`: × blocks."""
 
     @classmethod
     def of(cls, batches: Iterable[Mapping[str, NDArray[np.float32]]], manifest: ModelManifest) -> "Baseline":
@@ -40,6 +40,7 @@ class Baseline:
         Raises `ValueError` if any statistic is not finite: such a model is broken before it is served.
         """
         logits = manifest.outputs[0].name
+        reader = StatisticsReader(manifest)
         moments: dict[str, Moments] = {}
         fired = np.zeros(sum(site.channels for site in manifest.sites), np.int64)
         predicted = np.zeros(len(manifest.class_names), np.int64)
@@ -54,8 +55,8 @@ class Baseline:
                 moments[output] = moments[output].merged(added) if output in moments else added
             fired += (batch[layout.ACTIVE] > 0).sum(0)
             predicted += np.bincount(batch[logits].argmax(1), minlength=len(predicted))
-            for name, values in _image_rows(batch, manifest).items():
-                rows.setdefault(name, []).append(values)
+            for name, values in (reader.layers(batch) | {"residual_share": reader.blocks(batch)}).items():
+                rows.setdefault(name, []).append(values.astype(np.float32))
         images = int(predicted.sum())
         chosen = np.linspace(0, images - 1, min(images, SAMPLED_IMAGES)).astype(np.intp)
         samples = {name: np.concatenate(parts)[chosen] for name, parts in rows.items()}
@@ -87,17 +88,3 @@ class Baseline:
         }
         samples = {name.removeprefix("samples/"): arrays[name] for name in arrays if name.startswith("samples/")}
         return cls(images, moments, arrays["fired"], arrays["predicted"], samples)
-
-
-def _image_rows(batch: Mapping[str, NDArray[np.float32]], manifest: ModelManifest) -> dict[str, NDArray[np.float32]]:
-    """Per image: one value a layer for every statistic, and one residual share a block."""
-    values = {output: batch[output].astype(np.float64) for output in layout.output_widths(manifest)}
-    rows = {
-        output: np.stack(list(by_site.values()), axis=1).astype(np.float32)
-        for output, by_site in layer_scalars(values, manifest).items()
-        if by_site
-    }
-    if manifest.blocks:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rows["residual_share"] = residual_shares(values).astype(np.float32)
-    return rows

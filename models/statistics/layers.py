@@ -10,7 +10,7 @@ from models.manifest import ModelManifest
 from models.statistics import layout
 
 Outputs = Mapping[str, NDArray[np.float32]]
-Columns = NDArray[np.float64]
+Values = NDArray[np.float64]
 
 
 class ChannelStatistics(BaseModel):
@@ -62,105 +62,112 @@ class ImageStatistics(BaseModel):
     blocks: list[BlockStatistics]
 
 
-def image_statistics(outputs: Outputs, manifest: ModelManifest, row: int, channels: bool) -> ImageStatistics:
-    """The statistics of image `row` of a batch, with the values of every channel if `channels`."""
-    values = {name: outputs[name][row].astype(np.float64) for name in layout.output_widths(manifest)}
-    with np.errstate(all="ignore"):
-        return ImageStatistics(layers=_layers(values, manifest, channels), blocks=_blocks(values, manifest))
+class StatisticsReader:
+    """Reads the statistics outputs of one model; made once, it knows which columns belong to which layer."""
 
-
-def layer_scalars(values: Mapping[str, Columns], manifest: ModelManifest) -> dict[str, dict[str, Columns]]:
-    """Reduce the channels of each site to one number: {output: {site: value}}; leading axes (images) are kept."""
-    scalars: dict[str, dict[str, Columns]] = {}
-    for output, reduction in _REDUCTIONS.items():
-        columns = layout.site_columns(output, manifest)
-        if not columns:
-            scalars[output] = {}
-            continue
-        reduced = reduction.reduceat(values[output], [column.start for column in columns.values()], axis=-1)
-        if reduction is np.add:
-            reduced = reduced / np.array([column.stop - column.start for column in columns.values()])
-        scalars[output] = {name: reduced[..., index] for index, name in enumerate(columns)}
-    return scalars
-
-
-_REDUCTIONS: dict[str, np.ufunc] = {
-    layout.MEAN: np.add,
-    layout.MEAN_SQUARE: np.add,
-    layout.ACTIVE: np.add,
-    layout.SATURATED: np.add,
-    layout.MAXIMUM: np.maximum,
-    layout.MINIMUM: np.minimum,
-}
-
-
-def residual_shares(values: Mapping[str, Columns]) -> Columns:
-    """√(branch energy / shortcut energy) for every block."""
-    shares: Columns = np.sqrt(values[layout.BRANCH_ENERGY] / values[layout.SHORTCUT_ENERGY])
-    return shares
-
-
-def hoyer_sparsity(values: Columns) -> Columns:
-    """(√n − ‖v‖₁/‖v‖₂)/(√n − 1) over the last axis; NaN for n = 1 and for v = 0. Hoyer 2004."""
-    root = np.sqrt(values.shape[-1])
-    ratio = np.abs(values).sum(-1) / np.sqrt((values**2).sum(-1))
-    sparsity: Columns = (root - ratio) / (root - 1)
-    return sparsity
-
-
-def _layers(values: Mapping[str, Columns], manifest: ModelManifest, channels: bool) -> list[LayerStatistics]:
-    scalars = layer_scalars(values, manifest)
-    columns = {output: layout.site_columns(output, manifest) for output in layout.SITE_OUTPUTS}
-    layers = []
-    for site in manifest.sites:
-        by_channel = {
-            output: values[output][columns[output][site.name]] for output in columns if site.name in columns[output]
+    def __init__(self, manifest: ModelManifest) -> None:
+        self._manifest = manifest
+        self._columns = {output: layout.site_columns(output, manifest) for output in layout.SITE_OUTPUTS}
+        self._starts = {
+            output: np.array([column.start for column in columns.values()], np.intp)
+            for output, columns in self._columns.items()
         }
-        square = scalars[layout.MEAN_SQUARE][site.name]
-        layers.append(
+        self._positions = {
+            output: np.array([index for index, site in enumerate(manifest.sites) if site.name in columns], np.intp)
+            for output, columns in self._columns.items()
+        }
+        self._channels = np.array([site.channels for site in manifest.sites], np.float64)
+
+    def layers(self, outputs: Outputs) -> dict[str, Values]:
+        """Each statistic as images × layers, channels reduced; NaN where a layer does not have it.
+
+        Keys: mean, rms, active_fraction, saturated_fraction, maximum, minimum, sparsity.
+        """
+        with np.errstate(all="ignore"):
+            means = outputs[layout.MEAN].astype(np.float64)
+            return {
+                "mean": self._average(layout.MEAN, outputs),
+                "rms": np.sqrt(self._average(layout.MEAN_SQUARE, outputs)),
+                "active_fraction": self._average(layout.ACTIVE, outputs),
+                "saturated_fraction": self._average(layout.SATURATED, outputs),
+                "maximum": self._reduce(np.maximum, layout.MAXIMUM, outputs),
+                "minimum": self._reduce(np.minimum, layout.MINIMUM, outputs),
+                "sparsity": self._hoyer(means),
+            }
+
+    def blocks(self, outputs: Outputs) -> Values:
+        """√(branch energy / shortcut energy) as images × blocks."""
+        if not self._manifest.blocks:
+            return np.empty((len(outputs[layout.MEAN]), 0))
+        with np.errstate(all="ignore"):
+            branch, shortcut = (outputs[name].astype(np.float64) for name in layout.BLOCK_OUTPUTS)
+            shares: Values = np.sqrt(branch / shortcut)
+            return shares
+
+    def image(self, outputs: Outputs, row: int, channels: bool) -> ImageStatistics:
+        """What is answered about image `row` of a batch, with the values of every channel if `channels`."""
+        one = {name: values[row : row + 1] for name, values in outputs.items()}
+        columns = {name: _numbers(values[0]) for name, values in self.layers(one).items()}
+        layers = [
             LayerStatistics(
                 layer=site.name,
                 activation=site.activation,
-                mean=_number(scalars[layout.MEAN][site.name]),
-                rms=_number(np.sqrt(square)),
-                active_fraction=_number(scalars[layout.ACTIVE][site.name]),
-                saturated_fraction=_number(scalars[layout.SATURATED].get(site.name)),
-                maximum=_number(scalars[layout.MAXIMUM][site.name]),
-                minimum=_number(scalars[layout.MINIMUM].get(site.name)),
-                sparsity=_number(hoyer_sparsity(by_channel[layout.MEAN])),
                 # One NaN or infinity among the squares is enough to make their mean not finite.
-                finite=bool(np.isfinite(square)),
-                channels=_channels(by_channel) if channels else None,
+                finite=columns["rms"][index] is not None,
+                channels=self._channel_statistics(one, site.name) if channels else None,
+                **{name: values[index] for name, values in columns.items()},
             )
+            for index, site in enumerate(self._manifest.sites)
+        ]
+        shares = _numbers(self.blocks(one)[0])
+        blocks = [
+            BlockStatistics(block=block.name, residual_share=share)
+            for block, share in zip(self._manifest.blocks, shares, strict=True)
+        ]
+        return ImageStatistics(layers=layers, blocks=blocks)
+
+    def _reduce(self, reduction: np.ufunc, output: str, outputs: Outputs) -> Values:
+        """Reduce the columns of each layer in float64; NaN for layers without any."""
+        images = len(outputs[layout.MEAN])
+        reduced = np.full((images, len(self._channels)), np.nan)
+        if output in outputs:
+            values = outputs[output].astype(np.float64)
+            reduced[:, self._positions[output]] = reduction.reduceat(values, self._starts[output], axis=1)
+        return reduced
+
+    def _average(self, output: str, outputs: Outputs) -> Values:
+        return self._reduce(np.add, output, outputs) / self._channels
+
+    def _hoyer(self, means: Values) -> Values:
+        """(√n − ‖m‖₁/‖m‖₂)/(√n − 1) over the n channels of each layer; NaN for n = 1 and m = 0. Hoyer 2004."""
+        starts = self._starts[layout.MEAN]
+        ratio = np.add.reduceat(np.abs(means), starts, axis=1) / np.sqrt(np.add.reduceat(means**2, starts, axis=1))
+        root = np.sqrt(self._channels)
+        sparsity: Values = (root - ratio) / (root - 1)
+        return sparsity
+
+    def _channel_statistics(self, outputs: Outputs, site: str) -> ChannelStatistics:
+        values = {
+            output: outputs[output][0, columns[site]].astype(np.float64)
+            for output, columns in self._columns.items()
+            if site in columns
+        }
+        return ChannelStatistics(
+            mean=_numbers(values[layout.MEAN]),
+            rms=_numbers(np.sqrt(values[layout.MEAN_SQUARE])),
+            active_fraction=_numbers(values[layout.ACTIVE]),
+            maximum=_numbers(values[layout.MAXIMUM]),
+            minimum=_numbers(values[layout.MINIMUM]) if layout.MINIMUM in values else None,
+            saturated_fraction=_numbers(values[layout.SATURATED]) if layout.SATURATED in values else None,
         )
-    return layers
 
 
-def _blocks(values: Mapping[str, Columns], manifest: ModelManifest) -> list[BlockStatistics]:
-    if not manifest.blocks:
-        return []
-    shares = residual_shares(values)
+def image_statistics(outputs: Outputs, manifest: ModelManifest, row: int, channels: bool) -> ImageStatistics:
+    return StatisticsReader(manifest).image(outputs, row, channels)
+
+
+def _numbers(values: Values) -> list[float | None]:
+    """Floats that JSON can carry: null for what is not finite."""
     return [
-        BlockStatistics(block=block.name, residual_share=_number(share))
-        for block, share in zip(manifest.blocks, shares, strict=True)
+        value if finite else None for value, finite in zip(values.tolist(), np.isfinite(values).tolist(), strict=True)
     ]
-
-
-def _channels(values: Mapping[str, Columns]) -> ChannelStatistics:
-    return ChannelStatistics(
-        mean=_numbers(values[layout.MEAN]),
-        rms=_numbers(np.sqrt(values[layout.MEAN_SQUARE])),
-        active_fraction=_numbers(values[layout.ACTIVE]),
-        maximum=_numbers(values[layout.MAXIMUM]),
-        minimum=_numbers(values[layout.MINIMUM]) if layout.MINIMUM in values else None,
-        saturated_fraction=_numbers(values[layout.SATURATED]) if layout.SATURATED in values else None,
-    )
-
-
-def _numbers(values: Columns) -> list[float | None]:
-    return [_number(value) for value in values]
-
-
-def _number(value: Columns | np.float64 | None) -> float | None:
-    """A float that JSON can carry, or None."""
-    return None if value is None or not np.isfinite(value) else float(value)

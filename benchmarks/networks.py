@@ -1,0 +1,42 @@
+"""Untrained networks to time: speed does not depend on what the weights have learned."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import onnx
+import torch
+
+from models.manifest import ModelManifest, Preprocessing, TensorSpec
+from training.classifier import PixelClassifier
+from training.export import INPUT, OUTPUT, export
+from training.resnet.network import NetworkConfig, build_network
+
+
+def untrained(config: NetworkConfig, size: int) -> tuple[onnx.ModelProto, ModelManifest]:
+    """Export a network with random weights for size × size images."""
+    torch.manual_seed(0)
+    network = build_network(config)
+    classifier = PixelClassifier(network, (127.5,) * config.channels, (64.0,) * config.channels)
+    exported = export(classifier, config.activation, (config.channels, size, size))
+    manifest = ModelManifest(
+        name=f"{config.network}-{config.activation}",
+        version=1,
+        created=datetime.now(UTC),
+        description="untrained",
+        baseline=None,
+        digests={"model.onnx": "0" * 64},
+        inputs=(TensorSpec(name=INPUT, datatype="FP32", shape=(-1, config.channels, size, size)),),
+        outputs=(TensorSpec(name=OUTPUT, datatype="FP32", shape=(-1, config.classes)),),
+        class_names=tuple(str(index) for index in range(config.classes)),
+        preprocessing=Preprocessing(channels=3, height=size, width=size, resize=size),
+        sites=exported.sites,
+        blocks=exported.blocks,
+        metrics=None,
+        training=None,
+    )
+    return exported.model, manifest
+
+
+def random_pixels(batch: int, size: int) -> np.ndarray:
+    """A float32 batch of uniformly random pixel values."""
+    return np.random.default_rng(0).integers(0, 256, (batch, 3, size, size)).astype(np.float32)
