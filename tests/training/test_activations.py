@@ -1,4 +1,4 @@
-"""Every activation of the catalogue: PyTorch module, ONNX body and meaning, against formulas written here in float64."""
+"""Every activation of the catalogue: module, ONNX body and meaning, against formulas written here in float64."""
 
 from collections.abc import Callable, Mapping
 
@@ -49,7 +49,7 @@ FORMULAS: dict[str, Formula] = {
 # What learned parameters are drawn from; slopes outside [0, 1] need another ONNX body.
 SLOPES = {"initial": None, "convex": (0.0, 1.0), "any": (-1.5, 2.5)}
 
-# |y − formula| / (1 + |formula|) of an ONNX body in float32. ONNX Runtime's Sigmoid has an absolute error of 1e-7, which
+# |y − formula| / (1 + |formula|) of an ONNX body in float32. The Sigmoid of ONNX Runtime errs by 1e-7 absolute, which
 # x·σ(x) multiplies by up to 18; x / (1 + e⁻ˣ) would be exact, at twice the time.
 BODY_TOLERANCES = {"swish": 3e-6}
 
