@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.model_selection import train_test_split
 
 from models.manifest import Preprocessing
 from models.preprocessing import image_to_pixels
@@ -85,14 +84,20 @@ def _listing(folder: Path, class_names: tuple[str, ...]) -> tuple[list[Path], ND
 
 
 def _split(folder: Path, class_names: tuple[str, ...]) -> list[tuple[list[Path], NDArray[np.int64]]]:
+    """Hold out one in ten of every class, at least one image of each, the same ones every time."""
     paths, labels = _listing(folder, class_names)
     check_classes(class_names, labels, str(folder))
     smallest = int(np.bincount(labels).min())
     if smallest < 2:
         raise ValueError(f"{folder} has a class with 1 image: give every class at least 2, so that one can be held out")
-    share = max(HELD_OUT_SHARE, len(class_names) / len(labels))
-    train, test = train_test_split(np.arange(len(labels)), test_size=share, stratify=labels, random_state=0)
-    return [([paths[index] for index in sorted(part)], labels[sorted(part)]) for part in (train, test)]
+    random = np.random.default_rng(0)
+    chosen: list[int] = []
+    for index in range(len(class_names)):
+        members = random.permutation(np.flatnonzero(labels == index))
+        chosen += members[: max(1, round(HELD_OUT_SHARE * len(members)))].tolist()
+    held_out = np.sort(np.array(chosen))
+    training = np.setdiff1d(np.arange(len(labels)), held_out)
+    return [([paths[index] for index in part], labels[part]) for part in (training, held_out)]
 
 
 def _decode(paths: Sequence[Path], preprocessing: Preprocessing, advance: Advance) -> NDArray[np.uint8]:
