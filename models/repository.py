@@ -4,6 +4,7 @@ A version is a directory that appears by one rename and is never changed afterwa
 ignored, so that nothing outside it can be reached.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -185,8 +186,10 @@ def _highest_number(home: Path) -> int:
 
 def _remove_stale_staging(home: Path) -> None:
     for path in _directories(home):
-        if path.name.startswith(_STAGING) and time.time() - path.stat().st_mtime > STALE_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+        # It may have become a version, or been swept by another publisher, since it was listed.
+        with contextlib.suppress(FileNotFoundError):
+            if path.name.startswith(_STAGING) and time.time() - path.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _parse_manifest(content: bytes) -> ModelManifest:

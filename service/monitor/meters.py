@@ -16,6 +16,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 # A ResNet-20 answers in 1 ms, a large photo decodes in 200 ms.
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64)
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # The key in a request's scope under which a route leaves the model that it served.
 MODEL = "reslens.model"
 
@@ -50,7 +51,8 @@ class Meters:
         self._images.labels(model).observe(images)
 
     def answered(self, scope: Scope, status: int, seconds: float) -> None:
-        labels = (_route(scope), scope["method"], scope.get(MODEL, ""))
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        labels = (_route(scope), method, scope.get(MODEL, ""))
         self._requests.labels(*labels, str(status)).inc()
         self._request_seconds.labels(*labels).observe(seconds)
 

@@ -10,7 +10,7 @@ PLATFORM = "onnx_onnxruntime"
 
 
 def server_metadata() -> ServerMetadata:
-    return ServerMetadata(name="reslens", version=service_version(), extensions=["model_repository"])
+    return ServerMetadata(name="reslens", version=service_version(), extensions=[])
 
 
 def model_metadata(manifest: ModelManifest, versions: Iterable[int]) -> ModelMetadata:

@@ -62,7 +62,9 @@ async def _classify(here: Context, model: LoadedModel, upload: Upload) -> Outcom
     outcome = await to_thread.run_sync(classifier.classify, contents, limiter=here.workers)
     name = model.manifest.name
     here.meters.decoded(name, outcome.decode_seconds)
-    here.meters.inferred(name, len(contents), classifier.statistics, outcome.inference_seconds)
+    inferred = sum(isinstance(result, Verdict) for result in outcome.results)
+    if inferred:
+        here.meters.inferred(name, inferred, classifier.statistics, outcome.inference_seconds)
     return outcome
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.preprocessing import pixels_to_tensor
-from models.statistics.layers import ImageStatistics, image_statistics
+from models.statistics.layers import ImageStatistics
 from service.errors import ModelFaultError, ServiceError
 from service.images import decode
 from service.runtime.model import LoadedModel
@@ -82,7 +82,7 @@ class Classifier(NamedTuple):
         logits = values[manifest.outputs[0].name][row]
         if not np.isfinite(logits).all():
             return ModelFaultError(f"model {manifest.name!r} put out NaN or infinity for this image")
-        statistics = image_statistics(values, manifest, row, self.channels) if self.statistics else None
+        statistics = self.model.reader.image(values, row, self.channels) if self.statistics else None
         return Verdict(rank(logits, manifest.class_names, self.top_k), statistics)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.instrument import instrument
 from models.manifest import ModelManifest, TensorSpec
 from models.repository import Bundle
+from models.statistics.layers import StatisticsReader
 from models.statistics.layout import output_widths
 from service.errors import ModelFaultError
 from service.runtime.sessions import Sessions
@@ -44,6 +45,7 @@ class LoadedModel:
     def __init__(self, bundle: Bundle, provider: str, threads: int) -> None:
         started = time.perf_counter()
         self.manifest: ModelManifest = bundle.manifest
+        self.reader = StatisticsReader(bundle.manifest)
         self.statistics = tuple(
             TensorSpec(name=name, datatype="FP32", shape=(-1, width))
             for name, width in output_widths(bundle.manifest).items()
