@@ -4,8 +4,11 @@ It is computed from the exported, instrumented graph on pre-processed images, by
 """
 
 import io
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,8 +81,15 @@ class Baseline:
     @classmethod
     def from_bytes(cls, content: bytes) -> "Baseline":
         """Read what `to_bytes` wrote; raises `ValueError` for anything else."""
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                return cls._from_arrays({name: archive[name] for name in archive.files})
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, TypeError, ValueError) as error:
+            # One error for the caller, whatever NumPy and zipfile stumble over.
+            raise ValueError(f"the baseline cannot be read ({type(error).__name__}: {error})") from error
+
+    @classmethod
+    def _from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "Baseline":
         images = int(arrays["images"])
         outputs = [name.split("/")[1] for name in arrays if name.startswith("moments/") and name.endswith("/mean")]
         moments = {
