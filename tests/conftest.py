@@ -9,6 +9,8 @@ import pytest
 # Tests run side by side, one process a core: threads inside each would only fight, and spinning ones starve the rest.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+# Tests send nothing anywhere.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 def _cuda_devices() -> int:
