@@ -41,7 +41,7 @@ def _open(content: bytes) -> Image.Image:
         raise ImageTooLargeError(f"the image is too large ({error}): send a smaller one") from error
     except Exception as error:
         raise UnusableImageError(
-            f"these {len(content):,} bytes are not an image: send the bytes of a file of format {', '.join(FORMATS)}"
+            f"these {len(content):,} bytes are not an image: send a whole file of format {', '.join(FORMATS)}"
         ) from error
 
 

@@ -42,10 +42,10 @@ class Tiny:
     weights: Mapping[str, NDArray[np.float32]]
 
     @classmethod
-    def random(cls, seed: int = 0) -> "Tiny":
+    def random(cls, seed: int = 0, scale: float = 1 / 255) -> "Tiny":
         normal = np.random.default_rng(seed).standard_normal
         weights = {
-            "scale": np.float32(1 / 255),
+            "scale": scale,
             "w1": normal((CHANNELS, 3, 3, 3)) / 3,
             "b1": normal(CHANNELS) / 3,
             "w2": normal((CHANNELS, CHANNELS, 3, 3)) / 9,

@@ -105,7 +105,9 @@ class LoadedModel:
                     f"its manifest says {list(expected)}"
                 )
         for name in self.output_names:
-            if not np.allclose(plain[name], instrumented[name], **PARITY, equal_nan=True):
+            if not np.isfinite(plain[name]).all():
+                raise ValueError(f"output {name!r} holds NaN or infinity for ordinary pixel values")
+            if not np.allclose(plain[name], instrumented[name], **PARITY):
                 difference = float(np.abs(plain[name] - instrumented[name]).max())
                 raise ValueError(f"output {name!r} changes by {difference:g} when statistics are computed beside it")
 

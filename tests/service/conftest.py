@@ -1,0 +1,73 @@
+"""Real servers on free ports, over shelves of tiny models."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.app import create_app
+from service.settings import Settings
+from tests import bundles
+
+
+@contextlib.contextmanager
+def serving(root: Path, **settings: object) -> Iterator[httpx.Client]:
+    """A service over the models below `root`, and a client that talks to it through a socket."""
+    app = create_app(Settings(model_repository=root, provider="cpu", threads=1, **settings))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=5))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive(), "the server did not start"
+                time.sleep(0.01)
+            with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def tiny() -> bundles.Tiny:
+    """The model that is version 2, the latest, of `tiny`."""
+    return bundles.Tiny.random(2)
+
+
+@pytest.fixture(scope="session")
+def client(tmp_path_factory: pytest.TempPathFactory, tiny: bundles.Tiny) -> Iterator[httpx.Client]:
+    """A service with `tiny` in two versions and `loud`, which overflows where `tiny` does not."""
+    root = tmp_path_factory.mktemp("shelf")
+    bundles.publish(root, "tiny", bundles.Tiny.random(1))
+    bundles.publish(root, "tiny", tiny)
+    bundles.publish(root, "loud", bundles.Tiny.random(3, scale=1.0))
+    with serving(root, max_body_bytes=1 << 20, max_pixels=200_000, max_images=5, max_batch=4) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def pixels() -> NDArray[np.uint8]:
+    """Four images that pre-processing leaves as they are, N×3×8×8."""
+    return np.random.default_rng(0).integers(0, 256, (4, 3, bundles.SIZE, bundles.SIZE), dtype=np.uint8)
+
+
+def png(pixels_CHW: NDArray[np.uint8]) -> bytes:
+    return encoded(Image.fromarray(pixels_CHW.transpose(1, 2, 0)), "PNG")
+
+
+def encoded(image: Image.Image, format: str, **options: object) -> bytes:  # noqa: A002
+    file = BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
