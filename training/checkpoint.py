@@ -1,6 +1,7 @@
 """Training state on disk: written atomically, loaded without executing anything."""
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"no checkpoint at {path}: train first, or give the folder of a run")
     try:
+        with zipfile.ZipFile(path) as archive:
+            # torch.load ignores the check sums that torch.save wrote.
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} is damaged")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch.load raises many types for a damaged file; for the user they are one: this file cannot be used.
