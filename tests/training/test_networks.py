@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.training.small import randomise
 from training.activations.catalogue import find_activation
 from training.resnet.arrangements import ARRANGEMENTS
 from training.resnet.network import NetworkConfig, build_network
@@ -162,22 +163,6 @@ def reference(state: State, network: str, arrangement: str, x: Tensor, training:
         x = activate(state, "final_act", batch_norm(state, "final_bn", x, training))
     head = "fc" if imagenet else "linear"
     return x.mean((2, 3)) @ state[f"{head}.weight"].T + state[f"{head}.bias"]
-
-
-def randomise(network: nn.Module, seed: int = 0) -> None:
-    """Weights, slopes and running statistics that no default could equal, scaled so that values stay moderate."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, generator=generator)
-        elif isinstance(module, nn.BatchNorm2d):
-            module.weight.data.uniform_(0.5, 1.5, generator=generator)
-            module.bias.data.normal_(0, 0.3, generator=generator)
-            module.running_mean.normal_(0, 0.5, generator=generator)
-            module.running_var.uniform_(0.5, 2, generator=generator)
-        elif list(module.parameters(recurse=False)) and not isinstance(module, nn.Linear):
-            for slope in module.parameters(recurse=False):
-                slope.data.uniform_(-0.5, 1.2, generator=generator)
 
 
 def test_the_reference_covers_every_arrangement_and_kind_of_part() -> None:

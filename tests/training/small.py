@@ -1,0 +1,71 @@
+"""Small problems and networks with nothing left at its default, for tests that need the real thing quickly."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.manifest import Preprocessing
+from training.classifier import PixelClassifier
+from training.data.images import DataSet, LabelledImages
+from training.resnet.network import NetworkConfig, build_network
+
+SIZE = 8
+
+
+class SilentBar:
+    """A progress bar that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.steps: list[tuple[int, int]] = []
+
+    def advance(self, done: int, total: int, note: str = "") -> None:  # noqa: ARG002
+        self.steps.append((done, total))
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def problem(
+    training: int = 40, held_out: int = 20, classes: int = 3, channels: int = 1, mirrored: bool = True
+) -> DataSet:
+    """Noise whose brightness grows with the class: can be learned, and no two images are equal."""
+    random = np.random.default_rng(0)
+    classes = 3
+
+    def part(count: int) -> LabelledImages:
+        labels = np.arange(count) % classes
+        noise = random.integers(0, 100, (count, channels, SIZE, SIZE))
+        return LabelledImages((noise + 70 * labels[:, None, None, None]).astype(np.uint8), labels)
+
+    preprocessing = Preprocessing(channels=channels, height=SIZE, width=SIZE, resize=SIZE)
+    names = tuple(f"class{index}" for index in range(classes))
+    return DataSet("brightness", part(training), part(held_out), names, preprocessing, mirrored)
+
+
+def randomise(network: nn.Module, seed: int = 0) -> None:
+    """Weights, slopes and running statistics that no default could equal, scaled so that values stay moderate."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.normal_(0, 0.3, generator=generator)
+            module.running_mean.normal_(0, 0.5, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+        elif not isinstance(module, nn.Linear):
+            for slope in module.parameters(recurse=False):
+                slope.data.uniform_(-0.5, 1.2, generator=generator)
+
+
+def classifier(
+    network: str, activation: str, arrangement: str, channels: int = 3, classes: int = 10, seed: int = 0
+) -> PixelClassifier:
+    """A random network behind a normalisation that differs from channel to channel, in evaluation mode."""
+    torch.manual_seed(seed)
+    module = build_network(NetworkConfig(network, activation, arrangement, classes, channels))
+    randomise(module, seed)
+    mean = [110.0 + 10 * channel for channel in range(channels)]
+    std = [50.0 + 7 * channel for channel in range(channels)]
+    return PixelClassifier(module, mean, std).eval()
