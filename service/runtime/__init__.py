@@ -1,1 +1,6 @@
 """Loaded models. The only package that imports ONNX Runtime."""
+
+import os
+
+# Before ONNX Runtime is imported: its official builds send usage data, hashes of models included, unless told not to.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -24,7 +24,7 @@ DATATYPES = {"tensor(float)": "FP32", "tensor(float16)": "FP16", "tensor(uint8)"
 WARM_UP_BATCHES = (1, 2)
 # Both sessions run the same kernels on the same weights. On the CPU their logits were bit-identical in every model
 # tried; the bound leaves room for another algorithm being chosen on a GPU.
-PARITY = {"rtol": 1e-4, "atol": 1e-4}
+PARITY = 1e-4
 
 
 class Memory(NamedTuple):
@@ -51,6 +51,7 @@ class LoadedModel:
             for name, width in output_widths(bundle.manifest).items()
         )
         """The outputs that only the instrumented session has."""
+        _check_manifest(bundle.manifest)
         graph = _parse(bundle.graph)
         _refuse_external_data(graph)
         self._sessions = Sessions(provider, threads)
@@ -107,9 +108,25 @@ class LoadedModel:
         for name in self.output_names:
             if not np.isfinite(plain[name]).all():
                 raise ValueError(f"output {name!r} holds NaN or infinity for ordinary pixel values")
-            if not np.allclose(plain[name], instrumented[name], **PARITY):
+            if not np.allclose(plain[name], instrumented[name], rtol=PARITY, atol=PARITY):
                 difference = float(np.abs(plain[name] - instrumented[name]).max())
                 raise ValueError(f"output {name!r} changes by {difference:g} when statistics are computed beside it")
+
+
+def _check_manifest(manifest: ModelManifest) -> None:
+    """Raise ValueError where parts of the manifest contradict each other, or ask for what this service cannot do."""
+    (images,), (logits,) = manifest.inputs, manifest.outputs
+    for spec in (images, logits):
+        if spec.datatype != "FP32":
+            raise ValueError(f"tensor {spec.name!r} has datatype {spec.datatype}, this service runs FP32")
+    pixels = manifest.preprocessing
+    expected = (-1, pixels.channels, pixels.height, pixels.width)
+    if images.shape != expected:
+        raise ValueError(f"input {images.name!r} has shape {images.shape}, its pre-processing makes {expected}")
+    if logits.shape != (-1, len(manifest.class_names)):
+        raise ValueError(
+            f"output {logits.name!r} has shape {logits.shape}, and there are {len(manifest.class_names)} class names"
+        )
 
 
 def _parse(graph: bytes) -> onnx.ModelProto:

@@ -62,8 +62,8 @@ class ModelShelf:
         for name in await to_thread.run_sync(self._repository.names):
             try:
                 await self.get(name)
-            except ModelUnavailableError as error:
-                logger.error("%s", error)
+            except ModelUnavailableError:
+                continue
 
     async def get(self, name: str, version: int | None = None) -> LoadedModel:
         """The version asked for, or the default one; loaded now if it is not yet.
@@ -91,10 +91,9 @@ class ModelShelf:
         for version in reversed(await self.versions(name)):
             try:
                 model = await self._loaded(Entry(name, version))
-            except ModelUnavailableError as error:
-                logger.warning("%s", error)
-            else:
-                return self._default.setdefault(name, model)
+            except ModelUnavailableError:
+                continue
+            return self._default.setdefault(name, model)
         raise ModelUnavailableError(f"no version of model {name!r} can be served: {self._failures[newest]}")
 
     async def _named_version(self, entry: Entry) -> LoadedModel:
@@ -125,7 +124,9 @@ class ModelShelf:
         # Whatever a broken bundle provokes, here or in ONNX Runtime, is a reason not to serve it, and nothing more.
         except Exception as error:
             self._failures[entry] = error.reason if isinstance(error, BrokenBundleError) else str(error)
-            raise self._unavailable(entry) from error
+            unavailable = self._unavailable(entry)
+            logger.error("%s", unavailable)
+            raise unavailable from error
 
     def _finish(self, entry: Entry, task: "asyncio.Task[LoadedModel]") -> None:
         del self._loading[entry]

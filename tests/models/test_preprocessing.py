@@ -1,0 +1,141 @@
+"""Pre-processing against its definition, and at its borders."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from skimage import data
+
+from models.manifest import HostNormalisation, Preprocessing
+from models.preprocessing import RESAMPLING, image_to_pixels, pixels_to_tensor, resized_size
+
+COLOUR = Preprocessing(channels=3, height=32, width=32, resize=40)
+GREY = COLOUR.model_copy(update={"channels": 1})
+
+
+def same_size(channels: int, width: int, height: int) -> Preprocessing:
+    """Pre-processing that neither resizes nor crops a square image."""
+    return Preprocessing.model_construct(
+        channels=channels, height=height, width=width, resize=min(width, height), interpolation="bilinear"
+    )
+
+
+@pytest.mark.parametrize("interpolation", RESAMPLING)
+def test_a_photograph_is_resized_by_its_shorter_side_and_cropped_at_the_centre(interpolation: str) -> None:
+    photo = Image.fromarray(data.coffee())  # 600×400
+    preprocessing = COLOUR.model_copy(update={"interpolation": interpolation})
+    resized = photo.resize((60, 40), RESAMPLING[interpolation])
+    expected = np.asarray(resized)[4:36, 14:46].transpose(2, 0, 1)
+    np.testing.assert_array_equal(image_to_pixels(photo, preprocessing), expected)
+
+
+def test_an_image_of_the_right_size_is_untouched() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    preprocessing = COLOUR.model_copy(update={"resize": 32})
+    result = image_to_pixels(Image.fromarray(pixels), preprocessing)
+    np.testing.assert_array_equal(result, pixels.transpose(2, 0, 1))
+    assert result.flags.c_contiguous
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 500))
+def test_resizing_keeps_the_aspect_ratio_and_reaches_the_crop(width: int, height: int, side: int) -> None:
+    preprocessing = Preprocessing(channels=1, height=side, width=side, resize=side)
+    resized = resized_size((width, height), preprocessing)
+    assert min(resized) == side
+    scale = side / min(width, height)
+    assert resized == (pytest.approx(width * scale, abs=0.5), pytest.approx(height * scale, abs=0.5))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 100), (100, 1), (31, 33), (32, 32), (41, 40), (999, 7)])
+@pytest.mark.parametrize("preprocessing", [COLOUR, GREY])
+def test_every_size_gives_the_crop(size: tuple[int, int], preprocessing: Preprocessing) -> None:
+    image = Image.new("RGB", size, (10, 20, 30))
+    pixels = image_to_pixels(image, preprocessing)
+    assert pixels.shape == (preprocessing.channels, 32, 32)
+    assert pixels.dtype == np.uint8
+    assert len(np.unique(pixels)) == preprocessing.channels
+
+
+MODES = {
+    "RGB": ((200, 100, 50), (200, 100, 50)),
+    "L": (77, (77, 77, 77)),
+    "1": (1, (255, 255, 255)),
+    "RGBA": ((200, 100, 50, 255), (200, 100, 50)),
+    "LA": ((77, 255), (77, 77, 77)),
+    "CMYK": ((0, 0, 255, 0), (255, 255, 0)),
+    "I;16": (77 * 256 + 200, (77, 77, 77)),
+    "I": (77 * 256 + 200, (77, 77, 77)),
+    "F": (77.0, (77, 77, 77)),
+    "YCbCr": ((128, 128, 128), (128, 128, 128)),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_becomes_colour(mode: str) -> None:
+    value, expected = MODES[mode]
+    pixels = image_to_pixels(Image.new(mode, (32, 32), value), COLOUR)
+    assert pixels[:, 0, 0].tolist() == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_becomes_grey(mode: str) -> None:
+    value, (red, green, blue) = MODES[mode]
+    pixels = image_to_pixels(Image.new(mode, (32, 32), value), GREY)
+    # ITU-R 601-2 luma
+    assert pixels[0, 0, 0] == pytest.approx(0.299 * red + 0.587 * green + 0.114 * blue, abs=1)
+
+
+def test_sixteen_bits_keep_the_high_byte() -> None:
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    pixels = image_to_pixels(Image.fromarray(values), same_size(1, 256, 256))
+    np.testing.assert_array_equal(pixels[0], values >> 8)
+
+
+@pytest.mark.parametrize("alpha", [0, 128, 255])
+def test_transparent_pixels_are_laid_on_black(alpha: int) -> None:
+    pixels = image_to_pixels(Image.new("RGBA", (32, 32), (200, 100, 50, alpha)), COLOUR)
+    assert pixels[:, 0, 0].tolist() == pytest.approx([200 * alpha / 255, 100 * alpha / 255, 50 * alpha / 255], abs=1)
+
+
+def test_palette_with_a_transparent_colour() -> None:
+    image = Image.new("P", (32, 32), 0)
+    image.putpalette([250, 0, 0, 0, 250, 0])
+    image.putpixel((16, 16), 1)
+    assert image_to_pixels(image, same_size(3, 32, 32))[:, 0, 0].tolist() == [250, 0, 0]
+    image.info["transparency"] = 0
+    pixels = image_to_pixels(image, same_size(3, 32, 32))
+    assert pixels[:, 0, 0].tolist() == [0, 0, 0]
+    assert pixels[:, 16, 16].tolist() == [0, 250, 0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_the_camera_is_undone(orientation: int) -> None:
+    upright = np.random.default_rng(1).integers(0, 256, (32, 32), dtype=np.uint8)
+    # How the sensor saw it, by the definition of the EXIF tag.
+    seen = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.T,
+        6: np.rot90(upright),
+        7: upright[::-1, ::-1].T,
+        8: np.rot90(upright, -1),
+    }[orientation]
+    image = Image.fromarray(np.ascontiguousarray(seen))
+    image.getexif()[0x0112] = orientation
+    np.testing.assert_array_equal(image_to_pixels(image, same_size(1, 32, 32))[0], upright)
+
+
+def test_pixel_values_pass_through_unless_the_host_normalises() -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (2, 3, 4, 5), dtype=np.uint8)
+    tensor = pixels_to_tensor(pixels, COLOUR)
+    assert tensor.dtype == np.float32
+    np.testing.assert_array_equal(tensor, pixels)
+    mean, std = (0.4, 0.5, 0.6), (0.1, 0.2, 0.3)
+    normalising = COLOUR.model_copy(update={"normalisation": HostNormalisation(mean=mean, std=std)})
+    expected = (pixels / 255 - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    tensor = pixels_to_tensor(pixels, normalising)
+    assert tensor.dtype == np.float32
+    np.testing.assert_allclose(tensor, expected, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,171 @@
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import anyio
+import pytest
+
+from models.repository import Bundle, Entry, ModelRepository, UnknownModelError, UnknownVersionError
+from service.errors import ModelUnavailableError
+from service.runtime.model import LoadedModel
+from service.runtime.provider import CPU
+from service.runtime.shelf import ModelShelf
+from tests import bundles
+from tests.service.conftest import serving
+
+Loader = Callable[[Bundle], LoadedModel]
+
+
+class CountingLoader:
+    """Loads for real, and remembers what; slowly enough for others to come while it does."""
+
+    def __init__(self) -> None:
+        self.loaded: list[int] = []
+
+    def __call__(self, bundle: Bundle) -> LoadedModel:
+        self.loaded.append(bundle.manifest.version)
+        time.sleep(0.05)
+        return LoadedModel(bundle, CPU, threads=1)
+
+
+@pytest.fixture
+def loader() -> CountingLoader:
+    return CountingLoader()
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, loader: CountingLoader) -> ModelShelf:
+    for seed in range(4):
+        bundles.publish(tmp_path, "tiny", bundles.Tiny.random(seed))
+    return ModelShelf(ModelRepository(tmp_path), loader, max_versions=2)
+
+
+def test_only_the_newest_version_is_loaded_at_start(shelf: ModelShelf, loader: CountingLoader) -> None:
+    async def scenario() -> None:
+        await shelf.load_all()
+        assert [model.manifest.version for model in shelf.served()] == [4]
+        assert (await shelf.get("tiny")) is (await shelf.get("tiny", 4))
+
+    anyio.run(scenario)
+    assert loader.loaded == [4]
+
+
+def test_many_requests_for_one_version_load_it_once(shelf: ModelShelf, loader: CountingLoader) -> None:
+    got: list[LoadedModel] = []
+
+    async def ask() -> None:
+        got.append(await shelf.get("tiny", 2))
+
+    async def scenario() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(ask)
+
+    anyio.run(scenario)
+    assert loader.loaded == [2]
+    assert len(got) == 20
+    assert len(set(map(id, got))) == 1
+
+
+def test_a_caller_that_goes_away_does_not_take_the_load_along(shelf: ModelShelf, loader: CountingLoader) -> None:
+    async def scenario() -> None:
+        with anyio.move_on_after(0.01):
+            await shelf.get("tiny", 1)
+        await shelf.get("tiny", 1)
+
+    anyio.run(scenario)
+    assert loader.loaded == [1]
+
+
+def test_the_least_recently_used_named_version_makes_room(shelf: ModelShelf, loader: CountingLoader) -> None:
+    async def scenario() -> None:
+        await shelf.load_all()
+        for version in (1, 2, 1, 3, 1, 2):
+            assert (await shelf.get("tiny", version)).manifest.version == version
+        loaded = {state.entry.version for state in await shelf.states() if state.loaded}
+        assert loaded == {1, 2, 4}
+
+    anyio.run(scenario)
+    assert loader.loaded == [4, 1, 2, 3, 2]
+
+
+def test_a_version_published_later_is_loaded_when_it_is_named(shelf: ModelShelf, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        await shelf.load_all()
+        bundles.publish(tmp_path, "tiny")
+        bundles.publish(tmp_path, "new")
+        assert (await shelf.get("tiny", 5)).manifest.version == 5
+        assert (await shelf.get("tiny")).manifest.version == 4
+        assert (await shelf.get("new")).manifest.version == 1
+
+    anyio.run(scenario)
+
+
+def test_a_failed_version_is_not_tried_again(shelf: ModelShelf, loader: CountingLoader, tmp_path: Path) -> None:
+    bundles.publish(tmp_path, "tiny", graph=b"broken")
+
+    async def scenario() -> None:
+        for _ in range(3):
+            with pytest.raises(
+                ModelUnavailableError, match="version 5 cannot be served: the graph is not an ONNX model"
+            ):
+                await shelf.get("tiny", 5)
+        assert (await shelf.get("tiny")).manifest.version == 4
+        assert set(shelf.failures) == {Entry("tiny", 5)}
+
+    anyio.run(scenario)
+    assert loader.loaded == [5, 4]
+
+
+def test_unknown_names_and_versions_are_no_failures(shelf: ModelShelf) -> None:
+    async def scenario() -> None:
+        with pytest.raises(UnknownModelError):
+            await shelf.get("absent")
+        with pytest.raises(UnknownModelError):
+            await shelf.get("absent", 1)
+        with pytest.raises(UnknownVersionError):
+            await shelf.get("tiny", 9)
+
+    anyio.run(scenario)
+    assert shelf.failures == {}
+
+
+def test_the_instrumented_session_holds_no_weights_of_its_own(tmp_path: Path) -> None:
+    bundles.publish(tmp_path)
+    memory = LoadedModel(ModelRepository(tmp_path).open("tiny"), CPU, threads=1).memory
+    # The convolutions' are the tensors worth sharing.
+    assert memory.weights == bundles.CHANNELS * (3 + bundles.CHANNELS) * 9 * 4
+    assert memory.statistics == 0
+
+
+def test_plain_requests_never_run_the_instrumented_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundles.publish(tmp_path)
+    model = LoadedModel(ModelRepository(tmp_path).open("tiny"), CPU, threads=1)
+    images = bundles.np.zeros((1, 3, 8, 8), bundles.np.float32)
+    monkeypatch.delattr(model, "_instrumented")
+    assert list(model.run(images, ("logits",))) == ["logits"]
+    with pytest.raises(AttributeError, match="_instrumented"):
+        model.run(images, ("logits", "statistics.mean"))
+
+
+def test_versions_load_while_others_answer(tmp_path: Path) -> None:
+    for seed in range(6):
+        bundles.publish(tmp_path, "tiny", bundles.Tiny.random(seed))
+    stop = threading.Event()
+    with serving(tmp_path) as client, ThreadPoolExecutor(4) as pool:
+
+        def answer_meanwhile() -> list[int]:
+            codes = []
+            while not stop.is_set():
+                codes.append(client.get("/v2/models/tiny/ready").status_code)
+            return codes
+
+        meanwhile = pool.submit(answer_meanwhile)
+        try:
+            for version in (1, 2, 3, 4, 5, 1):
+                assert client.get(f"/v2/models/tiny/versions/{version}/ready").status_code == 200
+        finally:
+            stop.set()
+        assert set(meanwhile.result()) == {200}
