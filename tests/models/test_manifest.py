@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -49,6 +49,7 @@ def test_a_crop_must_fit_into_the_resized_image() -> None:
         Preprocessing(channels=3, height=32, width=48, resize=40)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_a_plain_name_is_always_one_harmless_path_component(name: str) -> None:
     try:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
@@ -38,6 +38,7 @@ def test_an_image_of_the_right_size_is_untouched() -> None:
     assert result.flags.c_contiguous
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 500))
 def test_resizing_keeps_the_aspect_ratio_and_reaches_the_crop(width: int, height: int, side: int) -> None:
     preprocessing = Preprocessing(channels=1, height=side, width=side, resize=side)

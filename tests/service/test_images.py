@@ -1,0 +1,114 @@
+"""Decoding: every format and mode that photographs come in, and whatever bytes may be sent instead."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from skimage import data
+
+from models.manifest import Preprocessing
+from models.preprocessing import image_to_pixels
+from service.errors import ImageTooLargeError, ServiceError, UnusableImageError
+from service.images import FORMATS, decode
+from tests.service.conftest import encoded
+
+PREPROCESSING = Preprocessing(channels=3, height=32, width=32, resize=36)
+MAX_PIXELS = 1_000_000
+PHOTO = Image.fromarray(data.rocket())
+
+
+@pytest.mark.parametrize(
+    ("format", "mode"),
+    [(name, mode) for name in FORMATS for mode in ("RGB", "L", "P") if (name, mode) != ("JPEG", "P")],
+)
+def test_every_format(format: str, mode: str) -> None:  # noqa: A002
+    content = encoded(PHOTO.convert(mode), format, **({"lossless": True} if format == "WEBP" else {}))
+    pixels = decode(content, PREPROCESSING, MAX_PIXELS)
+    expected = image_to_pixels(PHOTO.convert(mode), PREPROCESSING)
+    if (format, mode) != ("GIF", "RGB") and format != "JPEG":  # these lose something
+        np.testing.assert_array_equal(pixels, expected)
+    assert np.abs(pixels.astype(int) - expected).mean() < 6
+
+
+@pytest.mark.parametrize(
+    ("mode", "format"),
+    [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("RGBA", "PNG"), ("LA", "PNG"), ("1", "PNG"), ("RGBA", "WEBP"), ("F", "TIFF")],
+)
+def test_rarer_modes(mode: str, format: str) -> None:  # noqa: A002
+    content = encoded(PHOTO.convert("L").convert(mode), format)
+    pixels = decode(content, PREPROCESSING, MAX_PIXELS).astype(int)
+    expected = image_to_pixels(PHOTO.convert("L"), Preprocessing.model_validate(PREPROCESSING)).astype(int)
+    assert np.abs(pixels - expected).mean() < (100 if mode == "1" else 4)
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_sixteen_bits(format: str) -> None:  # noqa: A002
+    grey = np.asarray(PHOTO.convert("L"))
+    content = encoded(Image.fromarray(grey.astype(np.uint16) * 257), format)
+    expected = image_to_pixels(Image.fromarray(grey), PREPROCESSING)
+    np.testing.assert_array_equal(decode(content, PREPROCESSING, MAX_PIXELS), expected)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_the_first_frame_of_an_animation_counts(format: str) -> None:  # noqa: A002
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue", "green")]
+    content = encoded(frames[0], format, save_all=True, append_images=frames[1:])
+    pixels = decode(content, PREPROCESSING, MAX_PIXELS)
+    assert pixels[:, 16, 16].tolist() == pytest.approx([255, 0, 0], abs=3)
+
+
+def test_the_orientation_of_the_camera_is_undone() -> None:
+    sideways = PHOTO.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(sideways, "PNG", exif=exif)
+    expected = image_to_pixels(PHOTO, PREPROCESSING)
+    np.testing.assert_array_equal(decode(content, PREPROCESSING, MAX_PIXELS), expected)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_exif_does_not_hide_the_image() -> None:
+    content = encoded(PHOTO, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xee" * 40)
+    expected = decode(encoded(PHOTO, "JPEG"), PREPROCESSING, MAX_PIXELS)
+    np.testing.assert_array_equal(decode(content, PREPROCESSING, MAX_PIXELS), expected)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95])
+def test_truncated_files_are_refused(format: str, share: float) -> None:  # noqa: A002
+    whole = encoded(PHOTO, format)
+    with pytest.raises(ServiceError):
+        decode(whole[: int(len(whole) * share)], PREPROCESSING, MAX_PIXELS)
+
+
+# Pillow warns about much of it, and goes on.
+@pytest.mark.filterwarnings("default")
+@settings(deadline=None)
+@given(st.sampled_from(FORMATS), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=20))
+def test_damaged_files_give_pixels_or_an_error_and_nothing_else(
+    name: str,
+    damage: list[tuple[float, int]],
+) -> None:
+    content = bytearray(SMALL[name])
+    for place, value in damage:
+        content[int(place * (len(content) - 1))] = value
+    assert_pixels_or_error(bytes(content))
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_give_an_error(content: bytes) -> None:
+    assert_pixels_or_error(content)
+
+
+SMALL = {name: encoded(PHOTO.resize((24, 16)), name) for name in FORMATS}
+
+
+def assert_pixels_or_error(content: bytes) -> None:
+    try:
+        pixels = decode(content, PREPROCESSING, MAX_PIXELS)
+    except (UnusableImageError, ImageTooLargeError):
+        return
+    assert pixels.shape == (3, 32, 32)
+    assert pixels.dtype == np.uint8

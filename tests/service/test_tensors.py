@@ -1,0 +1,54 @@
+"""The wire format of tensors, without HTTP."""
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from service.errors import BadRequestError
+from service.protocol.tensors import read_json_tensor, write_json_tensor
+
+SHAPES = arrays.array_shapes(min_dims=1, max_dims=4, max_side=4)
+FINITE = {"allow_nan": False, "allow_infinity": False}
+
+
+@settings(deadline=None)
+@given(arrays.arrays(np.float32, SHAPES, elements=st.floats(width=32, **FINITE)), st.booleans())
+def test_every_float_survives_the_wire_exactly(tensor: np.ndarray, nested: bool) -> None:
+    sent = orjson.loads(orjson.dumps(write_json_tensor("x", tensor), option=orjson.OPT_SERIALIZE_NUMPY))
+    assert (sent["name"], sent["datatype"], sent["shape"]) == ("x", "FP32", list(tensor.shape))
+    data = np.reshape(sent["data"], tensor.shape).tolist() if nested else sent["data"]
+    received = read_json_tensor("x", "FP32", sent["shape"], data)
+    np.testing.assert_array_equal(received, tensor)
+    assert received.dtype == np.float32
+
+
+@settings(deadline=None)
+@given(arrays.arrays(np.uint8, SHAPES))
+def test_every_pixel_value_survives_the_wire(tensor: np.ndarray) -> None:
+    np.testing.assert_array_equal(read_json_tensor("x", "UINT8", tensor.shape, tensor.tolist()), tensor)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_json_cannot_carry_what_is_not_finite(value: float) -> None:
+    with pytest.raises(BadRequestError, match="binary"):
+        write_json_tensor("x", np.array([1, value], np.float32))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(**FINITE) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["FP32", "UINT8"]), JSON)
+def test_any_json_gives_a_tensor_or_a_bad_request(datatype: str, data: object) -> None:
+    try:
+        tensor = read_json_tensor("x", datatype, [1, 2, 2], data)
+    except BadRequestError:
+        return
+    np.testing.assert_array_equal(tensor.ravel(), np.ravel(data).astype(np.float32))
