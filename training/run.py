@@ -78,8 +78,9 @@ class Run:
 
     def train(self, data: DataSet, device: torch.device, resume: bool) -> Trainer:
         """Train to the last epoch, from the newest checkpoint if there is one, and write the record."""
-        self.prepare(resume, digest(data))
+        # First what may be refused: a run that cannot be built leaves no folder behind.
         trainer = Trainer(self.config.network, self.config.recipe, data, device)
+        self.prepare(resume, digest(data))
         if self.checkpoint.exists():
             trainer.restore(self.checkpoint)
         with progress_bar("training") as bar:
