@@ -26,7 +26,7 @@ RUN python -m venv /opt/reslens \
 FROM ${BASE} AS runtime
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin reslens
 COPY models/store /models
-ENV HOST=0.0.0.0 PORT=8000 RESLENS_MODEL_REPOSITORY=/models PYTHONUNBUFFERED=1 PATH=/opt/reslens/bin:$PATH
+ENV HOST=0.0.0.0 PORT=8000 RESLENS_MODEL_REPOSITORY=/models PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1 PATH=/opt/reslens/bin:$PATH
 USER 10001
 WORKDIR /
 EXPOSE 8000

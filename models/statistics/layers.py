@@ -162,10 +162,6 @@ class StatisticsReader:
         )
 
 
-def image_statistics(outputs: Outputs, manifest: ModelManifest, row: int, channels: bool) -> ImageStatistics:
-    return StatisticsReader(manifest).image(outputs, row, channels)
-
-
 def _numbers(values: Values) -> list[float | None]:
     """Floats that JSON can carry: null for what is not finite."""
     return [

@@ -1,0 +1,48 @@
+"""The documentation names what there is."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.app import ROUTERS
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_documented_with_its_default(name: str) -> None:
+    field = Settings.model_fields[name]
+    (row,) = (
+        line for line in (ROOT / "docs/serving.md").read_text().splitlines() if f"| `RESLENS_{name.upper()}` |" in line
+    )
+    assert field.description is not None
+    assert field.description in row
+    if name != "model_repository" and field.default is not None:
+        assert f"| `{str(field.default).lower()}` |" in row
+
+
+def test_every_path_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for router in ROUTERS:
+        for route in router.routes:
+            fixed = [part for part in route.path.split("/") if part and "{" not in part]  # type: ignore[attr-defined]
+            last = fixed[-1] if fixed else "/"
+            assert last in readme, route
+
+
+def test_the_readme_and_the_architecture_stay_short() -> None:
+    for name in ("README.md", "ARCHITECTURE.md"):
+        assert len((ROOT / name).read_text().splitlines()) <= 150, name
+
+
+def test_onnx_runtime_sends_no_telemetry() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    program = "import service.runtime.provider, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    output = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert output.stdout.strip() == "1"
