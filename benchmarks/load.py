@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -67,7 +68,7 @@ async def load(host: str, port: int, request: bytes, callers: int, seconds: floa
     running = []
     for _ in range(callers):
         done: asyncio.Future[None] = loop.create_future()
-        _, caller = await loop.create_connection(lambda done=done: Caller(request, deadline, done), host, port)
+        _, caller = await loop.create_connection(partial(Caller, request, deadline, done), host, port)
         running.append((caller, done))
     await asyncio.gather(*(done for _, done in running))
     return [latency for caller, _ in running for latency in caller.latencies]

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +40,8 @@ def serving() -> list[dict[str, str]]:
         requests["classify"].write_bytes(_classify_request(shape, "none"))
         requests["statistics"].write_bytes(_classify_request(shape, "layers"))
         for callers in CALLERS:
-            arms = {"bare": lambda callers=callers: _bare(bundle.path / "model.onnx", callers)["per_second"]}
-            for name, file in requests.items():
-                arms[name] = lambda file=file, callers=callers: _load(port, file, callers)["per_second"]
+            arms = {"bare": partial(_bare, bundle.path / "model.onnx", callers)}
+            arms |= {name: partial(_load, port, file, callers) for name, file in requests.items()}
             rates = interleave(arms, ROUNDS)
             rows += [
                 {
@@ -105,15 +105,15 @@ def _post(path: str, content_type: str, body: bytes) -> bytes:
     return "\r\n".join((*head, "", "")).encode() + body
 
 
-def _load(port: int, request: Path, callers: int) -> dict[str, float]:
+def _load(port: int, request: Path, callers: int) -> float:
     return _run("benchmarks.load", "127.0.0.1", str(port), str(request), str(callers), str(SECONDS))
 
 
-def _bare(model: Path, callers: int) -> dict[str, float]:
+def _bare(model: Path, callers: int) -> float:
     return _run("benchmarks.bare", str(model), str(available_cpus()), str(callers), str(SECONDS))
 
 
-def _run(module: str, *arguments: str) -> dict[str, float]:
+def _run(module: str, *arguments: str) -> float:
+    """Run a load in a process of its own and return its requests a second."""
     output = subprocess.run([sys.executable, "-m", module, *arguments], check=True, capture_output=True, text=True)
-    measured: dict[str, float] = json.loads(output.stdout)
-    return measured
+    return float(json.loads(output.stdout)["per_second"])
