@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class PaddedShortcut(nn.Module):
     """Option A of He 2015: every stride-th position, new channels filled with zeros on both sides; no parameters.
 
-    In an exported graph it is a strided 1×1 convolution of zeros and ones, which computes the same: slices and pads would
-    leave the blocked layout of the CPU's convolutions, and every later sum of the stage with it.
+    In an exported graph it is a strided 1×1 convolution of zeros and ones, which computes the same: slices and pads
+    would leave the blocked layout of the CPU's convolutions, and every later sum of the stage with it.
     """
 
     kernel: Tensor
