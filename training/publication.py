@@ -13,7 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from models.instrument import instrument
-from models.manifest import Metrics, ModelManifest, TensorSpec, TrainingRecord
+from models.manifest import Metrics, ModelManifest, TensorSpec, TrainingRecord, plain_name
 from models.preprocessing import pixels_to_tensor
 from models.repository import ModelRepository
 from models.statistics.baseline import Baseline
@@ -42,9 +42,10 @@ class Publication:
 def publish(run_folder: Path, repository: ModelRepository, name: str, description: str = "") -> Publication:
     """Export the averaged weights of a finished run and publish them as the next version of `name`.
 
-    Raises `ValueError` when the run is not finished, and `ExportParityError` when the graph does not match PyTorch;
-    nothing is published then.
+    Raises `ValueError` when the run is not finished or its images have changed, and `ExportParityError` when the graph
+    does not match PyTorch; nothing is published then.
     """
+    plain_name(name)
     config = RunConfig.read(run_folder)
     run = Run(run_folder, config)
     if not run.record.is_file():
@@ -52,6 +53,7 @@ def publish(run_folder: Path, repository: ModelRepository, name: str, descriptio
     stored = json.loads(run.record.read_text())
     record = TrainingRecord.model_validate({key: stored[key] for key in TrainingRecord.model_fields})
     data = load_data(config.data)
+    run.check_data(data)
     classifier = restore_classifier(run, data)
     exported = export(classifier, config.network.activation, data.held_out.pixels.shape[1:])
     graph = exported.model.SerializeToString()

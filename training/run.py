@@ -76,6 +76,14 @@ class Run:
                 f"{self.folder} holds another run ({'; '.join(differing)}): resume it as it was or use another --run"
             )
 
+    def check_data(self, data: DataSet) -> None:
+        """Raise `ValueError` when `data` is not what the run was trained on."""
+        if json.loads((self.folder / "run.json").read_text())["data_digest"] != digest(data):
+            raise ValueError(
+                f"the training images of {data.name} are not those that the run in {self.folder} saw: "
+                "bring the old ones back, or train again"
+            )
+
     def train(self, data: DataSet, device: torch.device, resume: bool) -> Trainer:
         """Train to the last epoch, from the newest checkpoint if there is one, and write the record."""
         # First what may be refused: a run that cannot be built leaves no folder behind.
