@@ -83,7 +83,7 @@ def test_truncated_files_are_refused(format: str, share: float) -> None:  # noqa
 
 
 # Pillow warns about much of it, and goes on.
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @settings(deadline=None)
 @given(st.sampled_from(FORMATS), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=20))
 def test_damaged_files_give_pixels_or_an_error_and_nothing_else(
