@@ -7,12 +7,15 @@ import orjson
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from models.repository import BrokenBundleError, UnknownModelError, UnknownVersionError
 
 logger = logging.getLogger("reslens")
+
+# Nobody reads this status; it is what the metrics count, as nginx does.
+CLIENT_LEFT = 499
 
 
 class StartupError(RuntimeError):
@@ -68,6 +71,8 @@ async def answer(request: Request, error: Exception) -> Response:
         return error_response(error.status, str(error))
     if status := STATUS_OF_REPOSITORY_ERRORS.get(type(error)):
         return error_response(status, str(error))
+    if isinstance(error, ClientDisconnect):
+        return error_response(CLIENT_LEFT, "the client left before its request was whole")
     if isinstance(error, RequestValidationError):
         return error_response(422, explain(error))
     if isinstance(error, HTTPException):

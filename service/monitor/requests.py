@@ -4,6 +4,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.errors import CLIENT_LEFT
 from service.monitor.meters import Meters
 
 
@@ -19,8 +20,7 @@ class RequestTimer:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        # What is counted when the connection ends before there was an answer.
-        status = 499
+        status = CLIENT_LEFT  # unless there is an answer
 
         async def send_noting_status(message: Message) -> None:
             nonlocal status

@@ -20,10 +20,10 @@ def page() -> HTMLResponse:
 
 
 def content_security_policy(html: str) -> str:
-    """Allow the page its own script and style, by their digests, images it was given, and this server; nothing else."""
+    """Allow the page its own script and style, by their digests, images it is given, and this server; nothing else."""
     script, style = (_digest(html, element) for element in ("script", "style"))
     return (
-        f"default-src 'none'; script-src {script}; style-src {style}; img-src blob:; connect-src 'self'; "
+        f"default-src 'none'; script-src {script}; style-src {style}; img-src blob: data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
