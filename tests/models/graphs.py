@@ -33,6 +33,9 @@ ACTIVATIONS: dict[str, tuple[str, bool, Saturation | None]] = {
         False,
         Saturation(above=1.0),
     ),
+    # Outputs that lie exactly on the bounds.
+    "clipped": ("y = HardSigmoid<alpha = 2.0, beta = 0.2>(x)", False, Saturation(below=0.0, above=1.0)),
+    "shifted": ("half = Constant<value_float = -0.5>() y = Max(x, half)", True, Saturation(below=-0.5)),
     "never": ("y = LeakyRelu<alpha = 0.1>(x)", True, Saturation()),
     "not_told": ("s = Sigmoid(x) y = Mul(x, s)", True, None),
     "unsigned_not_told": ("y = Mul(x, x)", False, None),

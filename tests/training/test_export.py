@@ -41,7 +41,7 @@ from training.run import Run, RunConfig
 # Every activation, every arrangement, both families, both kinds of branch; the last member of a case is the image size.
 NAMES = list(ARRANGEMENTS)
 CASES = [
-    *[("resnet8", activation, NAMES[n % len(NAMES)], 16) for n, activation in enumerate(ACTIVATIONS)],
+    *[("resnet8", activation, NAMES[n % len(NAMES)], 16) for n, activation in enumerate(ACTIVATIONS, 1)],
     ("resnet14", "relu", "full_preactivation", 8),
     ("resnet18", "swish", "original", 64),
     ("bottleneck", "prelu", "original", 16),
