@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -35,7 +36,8 @@ class Outcome(NamedTuple):
     inference_seconds: float
 
 
-class Classifier(NamedTuple):
+@dataclass(frozen=True)
+class Classifier:
     """How images are to be classified."""
 
     model: LoadedModel

@@ -1,6 +1,7 @@
 """The models that are loaded: the newest good version of each name, and versions that requests named."""
 
 import asyncio
+import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -60,10 +61,9 @@ class ModelShelf:
     async def load_all(self) -> None:
         """Load the newest good version of every name; failures are recorded, not raised."""
         for name in await to_thread.run_sync(self._repository.names):
-            try:
+            # Broken, and recorded; or gone since the names were listed.
+            with contextlib.suppress(ModelUnavailableError, UnknownModelError, UnknownVersionError):
                 await self.get(name)
-            except ModelUnavailableError:
-                continue
 
     async def get(self, name: str, version: int | None = None) -> LoadedModel:
         """The version asked for, or the default one; loaded now if it is not yet.
