@@ -13,7 +13,10 @@ from service.errors import BadRequestError, explain
 from service.protocol.envelope import InferenceRequest, InputTensor, Parameters, RequestedOutput, parse_json
 from service.protocol.tensors import check_shape, read_json_tensor, write_json_tensor
 
-_NO_BINARY = "binary tensors are not supported yet: send and ask for JSON (tritonclient: binary_data=False)"
+NO_BINARY = (
+    "binary tensors are not supported yet: send and ask for JSON "
+    "(tritonclient: binary_data=False for every input and for every output, which must be listed)"
+)
 
 
 class InferenceCall(NamedTuple):
@@ -84,4 +87,4 @@ def _refuse_unknown_and_repeated(role: str, names: Iterable[str], known: Sequenc
 def _refuse_binary(parameters: Parameters, key: str) -> None:
     # `false` asks for JSON; a size of 0 is a binary tensor too.
     if key in parameters and parameters[key] is not False:
-        raise BadRequestError(f"parameter {key!r}: {_NO_BINARY}")
+        raise BadRequestError(f"parameter {key!r}: {NO_BINARY}")

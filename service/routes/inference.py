@@ -5,7 +5,9 @@ from typing import Any
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
+from service.errors import BadRequestError
 from service.protocol.envelope import InferenceRequest, InferenceResponse, ModelMetadata
+from service.protocol.inference import NO_BINARY
 from service.protocol.metadata import model_metadata
 from service.routes.context import Here
 from service.runtime.inference import infer
@@ -30,6 +32,8 @@ async def metadata(request: Request, here: Here, name: str, version: str | None 
 @router.post("/versions/{version}/infer", openapi_extra=BODY, responses={200: {"model": InferenceResponse}})
 async def infer_tensors(request: Request, here: Here, name: str, version: str | None = None) -> Response:
     """Run a model on pixel values 0…255, as FP32 or UINT8. Name a statistics output in `outputs` to get it too."""
+    if "inference-header-content-length" in request.headers:
+        raise BadRequestError(NO_BINARY)
     body = await request.body()
     model = await here.model(request, name, version)
     answer = await to_thread.run_sync(infer, model, body, here.settings.max_batch, limiter=here.workers)

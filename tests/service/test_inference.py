@@ -152,6 +152,13 @@ def test_bad_request(client: httpx.Client, name: str) -> None:
     outputs(client.post(INFER, json={"inputs": [tensor()]}))
 
 
+def test_a_binary_body_is_refused_as_such(client: httpx.Client) -> None:
+    header = json.dumps({"inputs": [tensor(data=None, parameters={"binary_data_size": 4 * COUNT})]})
+    headers = {"Inference-Header-Content-Length": str(len(header))}
+    message = error(client.post(INFER, content=header.encode() + bytes(4 * COUNT), headers=headers))
+    assert "binary tensors are not supported yet" in message
+
+
 def test_asking_for_json_in_words_is_fine(client: httpx.Client) -> None:
     request = {
         "inputs": [tensor()],
