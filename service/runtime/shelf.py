@@ -87,14 +87,16 @@ class ModelShelf:
         return await to_thread.run_sync(self._repository.versions, name)
 
     async def _newest_good(self, name: str) -> LoadedModel:
-        newest = await to_thread.run_sync(self._repository.resolve, name)
+        await to_thread.run_sync(self._repository.resolve, name)
+        problems = []
         for version in reversed(await self.versions(name)):
             try:
                 model = await self._loaded(Entry(name, version))
-            except ModelUnavailableError:
-                continue
-            return self._default.setdefault(name, model)
-        raise ModelUnavailableError(f"no version of model {name!r} can be served: {self._failures[newest]}")
+            except ModelUnavailableError as error:
+                problems.append(str(error))
+            else:
+                return self._default.setdefault(name, model)
+        raise ModelUnavailableError("; ".join(problems))
 
     async def _named_version(self, entry: Entry) -> LoadedModel:
         model = self._named.get(entry)
