@@ -190,6 +190,7 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
         (["train", "--data", "folder"], "data 'folder' needs --data-dir"),
         (["train", "--data", "folder", "--data-dir", "nowhere"], "data folder nowhere does not exist"),
         (["train", "--epochs", "0"], "epochs=0 is not allowed: use at least 1"),
+        (["train", "--threads", "0"], "threads=0 is not allowed: use at least 1"),
         (["publish", "nowhere", "--name", "x"], "nowhere holds no run"),
     ],
 )

@@ -37,6 +37,8 @@ def train(
     """
     chosen = choose_device(device)
     if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads={threads} is not allowed: use at least 1")
         torch.set_num_threads(threads)
     loaded = load_data(data)
     config = NetworkConfig(network, activation, arrangement, len(loaded.class_names), loaded.preprocessing.channels)
