@@ -88,9 +88,6 @@ class Sessions:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERROR
         options.intra_op_num_threads = self.threads
-        # An arena keeps the most that any batch ever needed: 491 MB after one instrumented batch of 8 on a ResNet-50.
-        # Without it runs are as fast, but for just those: 1.2 to 1.4 times as long from batch 4 on.
-        options.enable_cpu_mem_arena = False
         # Threads that spin while they wait take the CPUs from the callers beside them.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options
