@@ -9,10 +9,13 @@ from service.errors import BadRequestError
 
 Parameters = dict[str, Any]
 
+# More objects than any request of the protocol has, parameters included.
+MAX_OBJECTS = 1000
+
 
 class InputTensor(BaseModel):
     name: str
-    shape: list[Annotated[int, Field(strict=True)]]
+    shape: Annotated[list[Annotated[int, Field(strict=True)]], Field(max_length=8)]
     datatype: str
     parameters: Parameters = {}
     data: Any = None
@@ -24,12 +27,15 @@ class RequestedOutput(BaseModel):
 
 
 class InferenceRequest(BaseModel):
-    """Body of `POST …/infer`."""
+    """Body of `POST …/infer`.
+
+    Every list is bounded: Pydantic stops at its bound, and would else remember an error for each wrong element.
+    """
 
     id: str | None = None
     parameters: Parameters = {}
-    inputs: Annotated[list[InputTensor], Field(min_length=1)]
-    outputs: list[RequestedOutput] | None = None
+    inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=16)]
+    outputs: Annotated[list[RequestedOutput], Field(max_length=64)] | None = None
 
 
 class OutputTensor(BaseModel):
@@ -97,8 +103,19 @@ class IndexEntry(BaseModel):
     reason: str
 
 
-def parse_json(body: bytes) -> Any:
-    """Raises `BadRequestError` on anything but JSON, which knows no NaN and no infinity."""
+def parse_json(body: bytes, max_values: int) -> Any:
+    """Raises `BadRequestError` on anything but JSON, which knows no NaN and no infinity, and on far too much of it.
+
+    What would be built is counted before it is: two bytes, `{}`, become an object of 64.
+    """
+    objects = body.count(b"{")
+    # Every value but the first of its list or object follows a comma.
+    values = body.count(b",") + body.count(b"[") + objects
+    if objects > MAX_OBJECTS or values > max_values:
+        raise BadRequestError(
+            f"the request body has {objects:,} objects and {values:,} values, expected at most {MAX_OBJECTS:,} and "
+            f"{max_values:,} here: send fewer"
+        )
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:

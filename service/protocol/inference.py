@@ -1,5 +1,6 @@
 """One inference request: bytes of JSON → the tensor to run and the outputs to fetch; outputs → bytes of JSON."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,10 @@ NO_BINARY = (
 )
 
 
+# Names, shapes, parameters, and text that looks like them.
+VALUES_BESIDE_DATA = 10_000
+
+
 class InferenceCall(NamedTuple):
     """What a request asks for, checked against the model."""
 
@@ -34,8 +39,10 @@ def read_request(
 
     Raises `BadRequestError` saying what was wrong and what was expected.
     """
+    # Each number may lie in a list of its own, and those in others.
+    numbers = max_batch * math.prod(spec.shape[1:])
     try:
-        request = InferenceRequest.model_validate(parse_json(body))
+        request = InferenceRequest.model_validate(parse_json(body, len(spec.shape) * numbers + VALUES_BESIDE_DATA))
     except ValidationError as error:
         raise BadRequestError(explain(error)) from error
     _refuse_binary(request.parameters, "binary_data_output")

@@ -38,7 +38,7 @@ async def classify(request: Request, here: Here, name: str, options: Annotated[O
     The images are files of a form, the raw body, or base64 in JSON. An image that cannot be used fails alone, with its
     own `error`; when none can be used, the request fails.
     """
-    upload = await read_upload(request, options, here.settings.max_images)
+    upload = await read_upload(request, options, here.settings.max_images, here.workers)
     model = await here.model(request, name, upload.options.version)
     outcome = await _classify(here, model, upload)
     failures = [result for result in outcome.results if isinstance(result, ServiceError)]

@@ -5,12 +5,16 @@ import binascii
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 
 from service.errors import BadRequestError, MediaTypeError, explain
 from service.protocol.envelope import parse_json
+
+# Options, in JSON; more than there are, so that a wrong one is named.
+MAX_OPTIONS = 16
 
 
 class Options(BaseModel):
@@ -43,7 +47,7 @@ class Upload(NamedTuple):
     options: Options
 
 
-async def read_upload(request: Request, options: Options, max_images: int) -> Upload:
+async def read_upload(request: Request, options: Options, max_images: int, workers: CapacityLimiter) -> Upload:
     """Read a multipart form, a JSON object, or the raw bytes of one image, as the Content-Type says.
 
     Raises `BadRequestError` without an image or with too many, `MediaTypeError` for any other Content-Type.
@@ -52,7 +56,8 @@ async def read_upload(request: Request, options: Options, max_images: int) -> Up
     if media_type == "multipart/form-data":
         upload = await _read_form(request, options, max_images)
     elif media_type == "application/json":
-        upload = _read_json(await request.body(), options)
+        body = await request.body()
+        upload = await to_thread.run_sync(_read_json, body, options, max_images, limiter=workers)
     elif media_type in ("", "application/octet-stream") or media_type.startswith("image/"):
         upload = Upload([Image(None, await request.body())], options)
     else:
@@ -62,8 +67,6 @@ async def read_upload(request: Request, options: Options, max_images: int) -> Up
         )
     if not upload.images:
         raise BadRequestError("the request has no image: send at least one")
-    if len(upload.images) > max_images:
-        raise BadRequestError(f"the request has {len(upload.images)} images: send at most {max_images}")
     return upload
 
 
@@ -81,13 +84,16 @@ async def _read_form(request: Request, options: Options, max_images: int) -> Upl
     return Upload(images, _merge(options, fields))
 
 
-def _read_json(body: bytes, options: Options) -> Upload:
+def _read_json(body: bytes, options: Options, max_images: int) -> Upload:
     try:
-        upload = JsonUpload.model_validate(parse_json(body))
+        # Each image may be a data URL, which has a comma of its own.
+        upload = JsonUpload.model_validate(parse_json(body, 2 * max_images + MAX_OPTIONS))
     except ValidationError as error:
         raise BadRequestError(explain(error)) from error
     encoded = [] if upload.image is None else [upload.image]
     encoded += upload.images or []
+    if len(encoded) > max_images:
+        raise BadRequestError(f"the request has {len(encoded)} images: send at most {max_images}")
     given = upload.model_dump(exclude={"image", "images"}, exclude_unset=True)
     return Upload([Image(None, _decode_base64(text)) for text in encoded], _merge(options, given))
 
@@ -104,6 +110,6 @@ def _decode_base64(text: str) -> bytes:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        return base64.b64decode(text.encode("ascii").translate(None, b" \t\r\n"), validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadRequestError(f"the image is not base64: {error}") from error
