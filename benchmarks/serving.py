@@ -20,8 +20,8 @@ from PIL import Image
 
 from benchmarks.pairing import interleave, paired_ratio
 from models.repository import ModelRepository
+from models.shelf import SHIPPED_MODELS
 from service.runtime.cpus import available_cpus
-from service.settings import SHIPPED_MODELS
 
 MODEL = "cifar10-resnet20-relu"
 CALLERS = (1, 8)

@@ -6,9 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-import models
-
-SHIPPED_MODELS = Path(models.__file__).parent / "store"
+from models.shelf import SHIPPED_MODELS
 
 
 class Settings(BaseSettings):

@@ -20,11 +20,11 @@ def main() -> None:
     """Run one command; a user's error is one line on standard error and exit code 2."""
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m training", config=(tyro.conf.OmitArgPrefixes,))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted: run the same command with --resume to go on", file=sys.stderr)
+        print("interrupted: nothing finished is lost; `train` goes on with --resume", file=sys.stderr)
         sys.exit(130)
 
 

@@ -39,7 +39,8 @@ class Trainer:
         INITIALISERS["he"](network)
         mean, std = channel_moments(data.training.pixels)
         self.model = PixelClassifier(network, mean, std).to(device)
-        self.steps_per_epoch = math.ceil(len(data.training) / recipe.batch_size)
+        # A last batch of a single image is left out: batch normalisation cannot use it.
+        self.steps_per_epoch = (len(data.training) + recipe.batch_size - 2) // recipe.batch_size
         self.averaged = _averaged(self.model, recipe.averaging_epochs * self.steps_per_epoch)
         self.optimiser = torch.optim.SGD(
             _parameter_groups(network, recipe.weight_decay),
@@ -79,12 +80,6 @@ class Trainer:
         """The averaged weights on the held-out images."""
         return evaluate(self._predict, self.data.held_out)
 
-    def final_model(self) -> PixelClassifier:
-        """The averaged model, in evaluation mode, on the CPU."""
-        model = self.averaged.module
-        assert isinstance(model, PixelClassifier)
-        return model.cpu().eval()
-
     def state(self) -> dict[str, Any]:
         """Everything that `restore` needs."""
         return {
@@ -107,6 +102,7 @@ class Trainer:
     def _train_epoch(self, bar: Bar) -> float:
         self.model.train()
         total = torch.zeros((), dtype=torch.float64)
+        seen = 0
         for index, (images, labels) in enumerate(self._batches()):
             step = self.epoch * self.steps_per_epoch + index
             self._set_learning_rate(step)
@@ -116,24 +112,24 @@ class Trainer:
             self.optimiser.step()
             self.averaged.update_parameters(self.model)
             total += loss.detach().double().cpu() * len(labels)
+            seen += len(labels)
             bar.advance(
                 step + 1, self.recipe.epochs * self.steps_per_epoch, f"epoch {self.epoch + 1} loss {loss.item():.3f}"
             )
-        mean = float(total) / len(self.data.training)
+        mean = float(total) / seen
         if not math.isfinite(mean):
             raise ValueError(
-                f"the loss is {mean} after epoch {self.epoch + 1}: lower learning_rate={self.recipe.learning_rate}"
+                f"the loss is {mean} after epoch {self.epoch + 1}: lower learning_rate={self.recipe.learning_rate} "
+                "in another --run"
             )
         return mean
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
         order = torch.randperm(len(self.data.training), generator=generator).numpy()
-        # The last batch takes the rest, unless that is a single image, which batch normalisation cannot use.
-        for start in range(0, len(order), self.recipe.batch_size):
+        for step in range(self.steps_per_epoch):
+            start = step * self.recipe.batch_size
             chosen = np.sort(order[start : start + self.recipe.batch_size])
-            if len(chosen) < 2:
-                return
             images = torch.from_numpy(self.data.training.pixels[chosen]).to(self.device)
             labels = torch.from_numpy(self.data.training.labels[chosen]).to(self.device)
             yield augment(images, self.padding, self.data.mirrored, generator).float(), labels

@@ -27,19 +27,20 @@ class Recipe:
     crop_padding: int | None = None
     """Largest random shift in pixels; one eighth of the image's shorter side if not given."""
     seed: int = 0
-    """Of the initial weights, the order of images and the augmentation."""
+    """Of the initial weights, the order of images and the augmentation; 0 to 2³¹ − 1."""
 
     def __post_init__(self) -> None:
         rules = {
             "epochs": (self.epochs >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 2, "at least 2: batch normalisation needs more than one image"),
-            "learning_rate": (self.learning_rate > 0 and math.isfinite(self.learning_rate), "a finite number above 0"),
+            "learning_rate": (0 < self.learning_rate < math.inf, "a finite number above 0"),
             "momentum": (0 < self.momentum < 1, "between 0 and 1"),
-            "weight_decay": (self.weight_decay >= 0, "0 or more"),
-            "warmup_epochs": (self.warmup_epochs >= 0, "0 or more"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "a finite number, 0 or more"),
+            "warmup_epochs": (0 <= self.warmup_epochs < math.inf, "a finite number, 0 or more"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "from 0 to below 1"),
-            "averaging_epochs": (self.averaging_epochs >= 0, "0 or more"),
+            "averaging_epochs": (0 <= self.averaging_epochs < math.inf, "a finite number, 0 or more"),
             "crop_padding": (self.crop_padding is None or self.crop_padding >= 0, "0 or more"),
+            "seed": (0 <= self.seed < 2**31, "0 to 2147483647"),
         }
         for name, (fine, expected) in rules.items():
             if not fine:

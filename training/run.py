@@ -1,12 +1,13 @@
 """One training run on disk: what was asked for, the newest checkpoint, and the record of what happened."""
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from training.progress import progress_bar
 from training.recipe import Recipe
 from training.resnet.network import NetworkConfig
 
-RECORDED_PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime-gpu", "reslens")
+RECORDED_PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "reslens")
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,11 @@ class RunConfig:
         path = folder / "run.json"
         if not path.is_file():
             raise ValueError(f"{folder} holds no run (run.json is missing): give the folder that `train` printed")
-        stored = json.loads(path.read_text())
-        return cls(NetworkConfig(**stored["network"]), DataConfig(**stored["data"]), Recipe(**stored["recipe"]))
+        try:
+            stored = json.loads(path.read_text())
+            return cls(NetworkConfig(**stored["network"]), DataConfig(**stored["data"]), Recipe(**stored["recipe"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} does not describe a run ({error!r}): train again in another folder") from error
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,10 @@ class Run:
             )
 
     def check_data(self, data: DataSet) -> None:
-        """Raise `ValueError` when `data` is not what the run was trained on."""
+        """Raise `ValueError` when `data` is not what the run was trained and evaluated on."""
         if json.loads((self.folder / "run.json").read_text())["data_digest"] != digest(data):
             raise ValueError(
-                f"the training images of {data.name} are not those that the run in {self.folder} saw: "
+                f"the images of {data.name} are not those that the run in {self.folder} saw: "
                 "bring the old ones back, or train again"
             )
 
@@ -116,16 +120,27 @@ def training_record(config: RunConfig, trainer: Trainer) -> TrainingRecord:
         options=recipe,
         seconds=round(trainer.seconds, 1),
         device=device_name(trainer.device),
-        versions={"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES},
+        versions=_versions(),
     )
 
 
 def digest(data: DataSet) -> str:
-    """SHA-256 over the training images and labels: a resumed run must see the same ones."""
-    sha = hashlib.sha256(data.training.labels.tobytes())
-    for start in range(0, len(data.training), 4096):
-        sha.update(data.training.pixels[start : start + 4096].tobytes())
+    """SHA-256 over class names, labels and images of both splits: a resumed run must see the same ones."""
+    sha = hashlib.sha256("\0".join(data.class_names).encode())
+    for images in (data.training, data.held_out):
+        sha.update(images.labels.tobytes())
+        for start in range(0, len(images), 4096):
+            sha.update(images.pixels[start : start + 4096].tobytes())
     return sha.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        # Which of the two builds of ONNX Runtime is installed depends on the platform.
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def device_name(device: torch.device) -> str:

@@ -67,8 +67,10 @@ class TestDefault:
 
     def test_stores_what_was_asked_for_and_the_data_it_saw(self, default_run: Path) -> None:
         stored = json.loads((default_run / "run.json").read_text())
-        data = digits.load().training
-        assert stored["data_digest"] == hashlib.sha256(data.labels.tobytes() + data.pixels.tobytes()).hexdigest()
+        data = digits.load()
+        seen = "\0".join(data.class_names).encode()
+        seen += b"".join(split.labels.tobytes() + split.pixels.tobytes() for split in (data.training, data.held_out))
+        assert stored["data_digest"] == hashlib.sha256(seen).hexdigest()
         assert RunConfig.read(default_run) == RunConfig(
             NetworkConfig("resnet8", "relu", "original", classes=10, channels=1), DataConfig(), Recipe()
         )
@@ -188,7 +190,12 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
         (["train", "--network", "resnet19"], "unknown network 'resnet19'; choose from resnet8"),
         (["train", "--activation", "gleu"], "unknown activation 'gleu'; choose from"),
         (["train", "--data", "folder"], "data 'folder' needs --data-dir"),
-        (["train", "--data", "folder", "--data-dir", "nowhere"], "data folder nowhere does not exist"),
+        (["train", "--data", "folder", "--data-dir", "nowhere"], "nowhere does not exist: give a folder"),
+        (["train", "--image-size", "64"], "--image-size 64 needs --data folder"),
+        (["train", "--data", "folder", "--data-dir", ".", "--image-size", "0"], "--image-size 0 is not allowed"),
+        (["train", "--warmup-epochs", "inf"], "warmup_epochs=inf is not allowed"),
+        (["train", "--seed", "99999999999999999999999"], "seed=99999999999999999999999 is not allowed"),
+        (["train", "--run", "/proc/x"], "/proc/x"),
         (["train", "--epochs", "0"], "epochs=0 is not allowed: use at least 1"),
         (["train", "--threads", "0"], "threads=0 is not allowed: use at least 1"),
         (["publish", "nowhere", "--name", "x"], "nowhere holds no run"),

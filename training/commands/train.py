@@ -1,5 +1,6 @@
 """`python -m training train`"""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +41,9 @@ def train(
         if threads < 1:
             raise ValueError(f"threads={threads} is not allowed: use at least 1")
         torch.set_num_threads(threads)
+    if data.data_dir:
+        # Absolute, so that the run can be published from anywhere.
+        data = replace(data, data_dir=str(Path(data.data_dir).resolve()))
     loaded = load_data(data)
     config = NetworkConfig(network, activation, arrangement, len(loaded.class_names), loaded.preprocessing.channels)
     name = "-".join(((Path(data.data_dir).name if data.data_dir else data.data), network, activation, arrangement))

@@ -103,7 +103,7 @@ def _split(folder: Path, class_names: tuple[str, ...]) -> list[tuple[list[Path],
 def _decode(paths: Sequence[Path], preprocessing: Preprocessing, advance: Advance) -> NDArray[np.uint8]:
     pixels = _allocate((len(paths), preprocessing.channels, preprocessing.height, preprocessing.width))
     with ThreadPoolExecutor() as pool:
-        for index, image in enumerate(pool.map(lambda path: _read(path, preprocessing), paths, chunksize=64)):
+        for index, image in enumerate(pool.map(lambda path: _read(path, preprocessing), paths)):
             pixels[index] = image
             advance(index + 1, len(paths))
     return pixels

@@ -10,6 +10,8 @@ from training.data import digits, folder
 from training.data.images import DataSet
 from training.progress import progress_bar
 
+DEFAULT_IMAGE_SIZE = 32
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -21,14 +23,18 @@ class DataConfig:
     """Folder with train/<class>/* and test/<class>/*, or <class>/* alone."""
     data_name: str | None = None
     """What the manifest calls the data; the folder's name if not given."""
-    image_size: int = 32
-    """Images of a folder are resized to this shorter side and cropped to a square of it."""
+    image_size: int | None = None
+    """Images of a folder are resized to this shorter side and cropped to a square of it; 32 if not given."""
 
     def __post_init__(self) -> None:
         if self.data == "folder" and not self.data_dir:
             raise ValueError("data 'folder' needs --data-dir: the folder of images")
         if self.data == "digits" and self.data_dir:
             raise ValueError(f"--data-dir {self.data_dir} needs --data folder: digits come from scikit-learn")
+        if self.data == "digits" and self.image_size is not None:
+            raise ValueError(f"--image-size {self.image_size} needs --data folder: digits are 8×8")
+        if self.image_size is not None and not 8 <= self.image_size <= 1024:
+            raise ValueError(f"--image-size {self.image_size} is not allowed: use 8 to 1024")
 
 
 def _load_digits(_: DataConfig) -> DataSet:
@@ -36,7 +42,7 @@ def _load_digits(_: DataConfig) -> DataSet:
 
 
 def _load_folder(config: DataConfig) -> DataSet:
-    size = config.image_size
+    size = config.image_size or DEFAULT_IMAGE_SIZE
     preprocessing = Preprocessing(channels=3, height=size, width=size, resize=size, interpolation="bilinear")
     assert config.data_dir is not None
     with progress_bar("reading images") as bar:
