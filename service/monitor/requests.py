@@ -20,7 +20,7 @@ class RequestTimer:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = CLIENT_LEFT  # unless there is an answer
+        status = CLIENT_LEFT  # unless there is an answer, or an error
 
         async def send_noting_status(message: Message) -> None:
             nonlocal status
@@ -30,5 +30,9 @@ class RequestTimer:
 
         try:
             await self._app(scope, receive, send_noting_status)
+        except Exception:
+            # Answered outside of this middleware, by Starlette's own.
+            status = 500
+            raise
         finally:
             self._meters.answered(scope, status, time.perf_counter() - started)

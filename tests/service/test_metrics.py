@@ -1,6 +1,10 @@
+import logging
 import re
+import socket
+import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -77,3 +81,39 @@ def test_two_applications_do_not_share_metrics() -> None:
 @pytest.mark.parametrize("failed", [0, 3])
 def test_failures_are_a_gauge(failed: int) -> None:
     assert value(Meters().exposition([], failed).decode(), "reslens_models_failed") == failed
+
+
+def test_an_internal_error_is_counted_as_500(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("on purpose")
+
+    monkeypatch.setattr("service.routes.inference.infer", fail)
+    bundles.publish(tmp_path)
+    with serving(tmp_path) as client:
+        response = client.post("/v2/models/tiny/infer", content=b"{}")
+        assert (response.status_code, set(response.json())) == (500, {"error"})
+        # On a new connection: the server closes the one of a request that failed.
+        text = httpx.get(f"{client.base_url}/metrics").text
+    assert value(text, "reslens_requests_total", route="/v2/models/{name}/infer", status="500") == 1
+    assert 'status="499"' not in text
+    assert "on purpose" in caplog.text
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "application/json", "multipart/form-data; boundary=b"])
+def test_a_client_that_leaves_is_counted_as_499(
+    tmp_path: Path, content_type: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundles.publish(tmp_path)
+    with caplog.at_level(logging.WARNING), serving(tmp_path) as client:
+        address = (client.base_url.host, client.base_url.port or 80)
+        with socket.create_connection(address, timeout=20) as connection:
+            head = f"POST /v1/models/tiny/classify HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\n"
+            connection.sendall(f"{head}Content-Length: 1000\r\n\r\n--b".encode())
+            time.sleep(0.1)
+        time.sleep(0.1)
+        text = client.get("/metrics").text
+    assert value(text, "reslens_requests_total", route="/v1/models/{name}/classify", status="499") == 1
+    assert 'status="500"' not in text
+    assert caplog.records == []
