@@ -1,9 +1,10 @@
 """The manifest of a published model: everything a server needs to know beside the graph itself."""
 
+from collections import Counter
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 SCHEMA_VERSION: Final = 1
 
@@ -42,8 +43,8 @@ class TensorSpec(Part):
 class HostNormalisation(Part):
     """Normalisation that the graph does not contain: `(pixels / 255 − mean) / std`, per channel."""
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[FiniteFloat, ...]
+    std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...]
 
 
 class Preprocessing(Part):
@@ -67,6 +68,16 @@ class Preprocessing(Part):
         if self.resize < max(self.height, self.width):
             raise ValueError(
                 f"resize={self.resize} is smaller than the crop {self.height}×{self.width}: use its longer side or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _normalises_every_channel(self) -> Self:
+        if (given := self.normalisation) is None:
+            return self
+        if not len(given.mean) == len(given.std) == self.channels:
+            raise ValueError(
+                f"normalisation has {len(given.mean)} means and {len(given.std)} stds for {self.channels} channels"
             )
         return self
 
@@ -148,7 +159,7 @@ class ModelManifest(Part):
     outputs: tuple[TensorSpec]
     class_names: Annotated[tuple[str, ...], Field(min_length=2)]
     preprocessing: Preprocessing
-    sites: tuple[ActivationSite, ...]
+    sites: Annotated[tuple[ActivationSite, ...], Field(min_length=1)]
     blocks: tuple[BlockEnd, ...]
     metrics: Metrics | None
     training: TrainingRecord | None
@@ -158,4 +169,12 @@ class ModelManifest(Part):
         expected = {self.graph} | ({self.baseline} if self.baseline else set())
         if set(self.digests) != expected:
             raise ValueError(f"digests name {sorted(self.digests)}, expected {sorted(expected)}")
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        for role, parts in (("site", self.sites), ("block", self.blocks)):
+            repeated = [name for name, count in Counter(part.name for part in parts).items() if count > 1]
+            if repeated:
+                raise ValueError(f"{role} names occur more than once: {', '.join(repeated)}")
         return self

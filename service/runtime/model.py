@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.instrument import instrument
 from models.manifest import ModelManifest, TensorSpec
+from models.preprocessing import pixels_to_tensor
 from models.repository import Bundle
 from models.statistics.layers import StatisticsReader
 from models.statistics.layout import output_widths
@@ -57,7 +58,9 @@ class LoadedModel:
         self._sessions = Sessions(provider, threads)
         self._plain = self._sessions.open(bundle.graph)
         weights = self._sessions.weight_bytes
-        self._instrumented = self._sessions.open(instrument(graph, bundle.manifest).SerializeToString())
+        instrumented = instrument(graph, bundle.manifest)
+        _check_channels(graph, bundle.manifest)
+        self._instrumented = self._sessions.open(instrumented.SerializeToString())
         self.memory = Memory(weights, self._sessions.weight_bytes - weights)
         _check_signature(self._plain, self.manifest.inputs, self.manifest.outputs)
         for batch in WARM_UP_BATCHES:
@@ -95,7 +98,8 @@ class LoadedModel:
     def _warm_up(self, batch: int) -> None:
         spec = self.manifest.inputs[0]
         generator = np.random.default_rng(batch)
-        tensor = generator.integers(0, 256, (batch, *spec.shape[1:])).astype(np.float32)
+        pixels = generator.integers(0, 256, (batch, *spec.shape[1:]), np.uint8)
+        tensor = pixels_to_tensor(pixels, self.manifest.preprocessing)
         plain = self.run(tensor, self.output_names)
         instrumented = self.run(tensor, self.output_names + self.statistics_names)
         for output in (*self.manifest.outputs, *self.statistics):
@@ -111,6 +115,7 @@ class LoadedModel:
             if not np.allclose(plain[name], instrumented[name], rtol=PARITY, atol=PARITY):
                 difference = float(np.abs(plain[name] - instrumented[name]).max())
                 raise ValueError(f"output {name!r} changes by {difference:g} when statistics are computed beside it")
+        self.reader.image(instrumented, batch - 1, channels=True)
 
 
 def _check_manifest(manifest: ModelManifest) -> None:
@@ -134,6 +139,25 @@ def _parse(graph: bytes) -> onnx.ModelProto:
         return onnx.load_from_string(graph)
     except Exception as error:  # protobuf's DecodeError has no public type
         raise ValueError(f"the graph is not an ONNX model: {error}") from error
+
+
+def _check_channels(graph: onnx.ModelProto, manifest: ModelManifest) -> None:
+    """Raise ValueError where a site has other channels than its tensor: its neighbours' columns would be taken for its.
+
+    The warm-up sees only the sum over all sites.
+    """
+    inferred = onnx.shape_inference.infer_shapes(graph).graph
+    sizes = {
+        tensor.name: [size.dim_value for size in tensor.type.tensor_type.shape.dim]
+        for tensor in (*inferred.value_info, *inferred.input, *inferred.output)
+    }
+    for site in manifest.sites:
+        given = sizes.get(site.tensor, [])
+        if given[1:2] != [site.channels]:
+            raise ValueError(
+                f"site {site.name!r} has {site.channels} channels in the manifest, "
+                f"its tensor {site.tensor!r} has the sizes {given or 'that cannot be inferred'} (0 is not fixed)"
+            )
 
 
 def _check_signature(

@@ -37,6 +37,9 @@ def test_is_immutable(manifest: ModelManifest) -> None:
         {"digests": {"model.onnx": "0" * 64, "extra": "0" * 64}},
         {"baseline": "baseline.npz"},
         {"unknown": 1},
+        {"sites": ()},
+        {"sites": bundles.manifest("tiny", 1, {"model.onnx": "0" * 64}).sites[:1] * 2},
+        {"blocks": bundles.manifest("tiny", 1, {"model.onnx": "0" * 64}).blocks * 2},
     ],
 )
 def test_what_contradicts_the_contract_is_refused(manifest: ModelManifest, changes: dict[str, object]) -> None:
@@ -47,6 +50,19 @@ def test_what_contradicts_the_contract_is_refused(manifest: ModelManifest, chang
 def test_a_crop_must_fit_into_the_resized_image() -> None:
     with pytest.raises(ValidationError, match="smaller than the crop"):
         Preprocessing(channels=3, height=32, width=48, resize=40)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [((0.5,), (0.5,)), ((0.5,) * 3, (0.5,)), ((0.5,) * 3, (0.5, 0.0, 0.5)), ((float("nan"),) * 3, (0.5,) * 3)],
+)
+def test_normalisation_needs_a_mean_and_a_positive_std_for_each_channel(
+    mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    fields = {"channels": 3, "height": 8, "width": 8, "resize": 8}
+    Preprocessing.model_validate(fields | {"normalisation": {"mean": (0.5,) * 3, "std": (0.5,) * 3}})
+    with pytest.raises(ValidationError, match="normalisation"):
+        Preprocessing.model_validate(fields | {"normalisation": {"mean": mean, "std": std}})
 
 
 @settings(deadline=None)

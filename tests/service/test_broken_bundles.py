@@ -69,7 +69,15 @@ PUBLISHED: dict[str, tuple[dict[str, object], str]] = {
     "other datatype": ({"inputs": (SPEC.model_copy(update={"datatype": "FP16"}),)}, "this service runs FP32"),
     "other classes": ({"class_names": ("one", "two")}, "2 class names"),
     "site that is not there": ({"sites": (SITE,)}, "nowhere"),
-    "too few channels": ({"sites": (SITE.model_copy(update={"tensor": "a1", "channels": 3}),)}, "its manifest says"),
+    "too few channels": (
+        {"sites": (SITE.model_copy(update={"tensor": "a1", "channels": 3}),)},
+        "site 'act1' has 3 channels",
+    ),
+    "swapped channels": (
+        {"sites": tuple(SITE.model_copy(update={"name": tensor, "tensor": tensor, "channels": channels})
+                        for tensor, channels in (("a1", 15), ("a2", 17)))},
+        "site 'a1' has 15 channels",
+    ),
 }  # fmt: skip
 
 
