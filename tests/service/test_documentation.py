@@ -1,6 +1,7 @@
 """The documentation names what there is."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,3 +47,10 @@ def test_onnx_runtime_sends_no_telemetry() -> None:
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     assert output.stdout.strip() == "1"
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/serving.md", "docs/training.md"]
+)
+def test_no_placeholder_is_left(name: str) -> None:
+    assert not re.findall(r"^[A-Z]{4,}$", (ROOT / name).read_text(), re.MULTILINE)
