@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 
 from service.errors import BadRequestError, MediaTypeError, explain
@@ -71,6 +72,7 @@ async def read_upload(request: Request, options: Options, max_images: int, worke
 
 
 async def _read_form(request: Request, options: Options, max_images: int) -> Upload:
+    _refuse_other_charsets(request.headers["content-type"])
     images: list[Image] = []
     fields: dict[str, str] = {}
     async with request.form(max_files=max_images, max_fields=len(Options.model_fields)) as form:
@@ -82,6 +84,13 @@ async def _read_form(request: Request, options: Options, max_images: int) -> Upl
             else:
                 raise BadRequestError(f"form field {name!r} is text, not a file: with curl write -F {name}=@photo.jpg")
     return Upload(images, _merge(options, fields))
+
+
+def _refuse_other_charsets(content_type: str) -> None:
+    """Raise `BadRequestError` unless names in the form are UTF-8: other codecs make text that no JSON can carry."""
+    charset = parse_options_header(content_type)[1].get(b"charset", b"utf-8").decode("latin-1")
+    if charset.lower() not in ("utf-8", "utf8"):
+        raise BadRequestError(f"the form has charset {charset!r}: send it as utf-8, or without a charset")
 
 
 def _read_json(body: bytes, options: Options, max_images: int) -> Upload:

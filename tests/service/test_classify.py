@@ -1,5 +1,6 @@
 import base64
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import numpy as np
@@ -235,6 +236,27 @@ def test_when_every_image_is_bad_the_request_fails(client: httpx.Client) -> None
 )
 def test_bad_request(client: httpx.Client, request_body: dict[str, object], status: int, complaint: str) -> None:
     assert complaint in error(client.post(CLASSIFY, **request_body), status)
+
+
+@pytest.mark.parametrize("charset", ["utf-7", "unicode_escape", "punycode", "zlib", '"utf-16"', "raw_unicode_escape"])
+def test_a_form_in_another_charset_than_utf_8(client: httpx.Client, charset: str) -> None:
+    assert "utf-8" in error(client.post(CLASSIFY, **form(b"+2AA-", charset)), 400)
+
+
+@pytest.mark.parametrize("name", ["ü.png", "a b.png", ""])
+def test_file_names_come_back(client: httpx.Client, pixels: Pixels, name: str) -> None:
+    image = only(answer(client.post(CLASSIFY, **form(name.encode(), "UTF-8", png(pixels[0])))))
+    assert image.file == name
+
+
+def test_a_file_name_that_is_not_utf_8_is_no_error(client: httpx.Client, pixels: Pixels) -> None:
+    only(answer(client.post(CLASSIFY, **form(b"\xed\xa0\x80\xff", "utf-8", png(pixels[0])))))
+
+
+def form(filename: bytes, charset: str, content: bytes = b"") -> dict[str, Any]:
+    disposition = b'--B\r\nContent-Disposition: form-data; name="file"; filename="' + filename + b'"\r\n\r\n'
+    content_type = f"multipart/form-data; boundary=B; charset={charset}"
+    return {"content": disposition + content + b"\r\n--B--\r\n", "headers": {"Content-Type": content_type}}
 
 
 def test_body_that_is_too_long(client: httpx.Client, pixels: Pixels) -> None:
