@@ -54,6 +54,14 @@ class BrokenBundleError(RepositoryError):
         self.reason = reason
 
 
+class UnreadableModelError(RepositoryError):
+    """A name whose versions cannot be listed; `reason` says why."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"the versions of model {name!r} cannot be listed: {reason}")
+        self.reason = reason
+
+
 class Entry(NamedTuple):
     """One version on the shelf, whether it is whole or not."""
 
@@ -78,17 +86,33 @@ class ModelRepository:
         self.root = root
 
     def names(self) -> list[str]:
-        """Names that have at least one version, in order."""
-        return sorted(path.name for path in _directories(self.root) if self.versions(path.name))
+        """Names that have at least one version, in order; without those of `unreadable`."""
+        return sorted(path.name for path in _directories(self.root) if self._has_versions(path.name))
+
+    def unreadable(self) -> dict[str, str]:
+        """Why the versions of some names cannot be listed."""
+        reasons = {}
+        for path in _directories(self.root):
+            try:
+                self.versions(path.name)
+            except UnreadableModelError as error:
+                reasons[path.name] = error.reason
+        return reasons
 
     def versions(self, name: str) -> list[int]:
         """Versions of one model, oldest first; empty if there is no such model.
 
-        Directories whose names are not integers without a leading zero are not versions.
+        Directories whose names are not integers without a leading zero are not versions. Raises `UnreadableModelError`
+        when the system does not let them be listed.
         """
         if not _is_plain(name) or (self.root / name).is_symlink():
             return []
-        return sorted(int(path.name) for path in _directories(self.root / name) if _VERSION.fullmatch(path.name))
+        try:
+            return sorted(int(path.name) for path in _directories(self.root / name) if _VERSION.fullmatch(path.name))
+        except FileNotFoundError:  # gone since it was seen
+            return []
+        except OSError as error:
+            raise UnreadableModelError(name, str(error)) from error
 
     def entries(self) -> list[Entry]:
         """Every version of every model, in order."""
@@ -122,6 +146,12 @@ class ModelRepository:
             raise BrokenBundleError(*entry, reason=str(error)) from error
         baseline = files[manifest.baseline] if manifest.baseline else None
         return Bundle(path=path, manifest=manifest, graph=files[manifest.graph], baseline=baseline)
+
+    def _has_versions(self, name: str) -> bool:
+        try:
+            return bool(self.versions(name))
+        except UnreadableModelError:
+            return False
 
     def publish(
         self, name: str, files: Mapping[str, bytes], describe: Callable[[int, dict[str, str]], ModelManifest]

@@ -41,8 +41,8 @@ def greeting(url: str, context: Context) -> str:
             f"  serving {model.manifest.name} version {model.manifest.version} on {model.provider}: "
             f"{weights:.1f} MB of weights, {more:.1f} MB more for statistics"
         )
-    for entry, reason in context.shelf.failures.items():
-        lines.append(f"  NOT serving {entry.name} version {entry.version}: {reason}")
+    for name, version, reason in context.shelf.failures:
+        lines.append(f"  NOT serving {name}{f' version {version}' if version else ''}: {reason}")
     if served := context.shelf.served():
         name = served[0].manifest.name
         lines.append(f"  try: curl -F file=@photo.jpg '{url}/v1/models/{name}/classify?statistics=layers'")
@@ -52,7 +52,7 @@ def greeting(url: str, context: Context) -> str:
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s: %(message)s")
     try:
         settings = Settings()
         app = create_app(settings)

@@ -71,6 +71,11 @@ def _context(settings: Settings) -> Context:
             f"model repository {settings.model_repository} is not a directory: "
             "create it, or set RESLENS_MODEL_REPOSITORY"
         )
+    repository = ModelRepository(settings.model_repository)
+    try:
+        repository.names()
+    except OSError as error:
+        raise StartupError(f"model repository {settings.model_repository} cannot be read: {error}") from error
     provider = choose_provider(settings.provider)
     cpus = available_cpus()
     threads = settings.threads or cpus
@@ -80,7 +85,7 @@ def _context(settings: Settings) -> Context:
 
     return Context(
         settings=settings,
-        shelf=ModelShelf(ModelRepository(settings.model_repository), load, settings.max_versions),
+        shelf=ModelShelf(repository, load, settings.max_versions),
         meters=Meters(),
         workers=CapacityLimiter(settings.concurrency or max(2, cpus)),
     )

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from models.repository import BrokenBundleError, UnknownModelError, UnknownVersionError
+from models.repository import BrokenBundleError, UnknownModelError, UnknownVersionError, UnreadableModelError
 
 logger = logging.getLogger("reslens")
 
@@ -62,7 +62,12 @@ class ModelUnavailableError(ServiceError):
     status = 503
 
 
-STATUS_OF_REPOSITORY_ERRORS = {UnknownModelError: 404, UnknownVersionError: 404, BrokenBundleError: 503}
+STATUS_OF_REPOSITORY_ERRORS = {
+    UnknownModelError: 404,
+    UnknownVersionError: 404,
+    UnreadableModelError: 503,
+    BrokenBundleError: 503,
+}
 
 
 async def answer(request: Request, error: Exception) -> Response:

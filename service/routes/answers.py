@@ -75,7 +75,8 @@ class ModelSummary(Answer):
 
 class FailedModel(Answer):
     name: str
-    version: int
+    version: int | None
+    """Null where the versions cannot even be listed."""
     reason: str
 
 

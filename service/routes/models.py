@@ -18,7 +18,7 @@ async def models(here: Here) -> ModelList:
     states = await here.shelf.states()
     return ModelList(
         models=[_summary(model, states) for model in here.shelf.served()],
-        failed=[FailedModel(**state.entry._asdict(), reason=state.reason) for state in states if state.reason],
+        failed=[FailedModel(**failure._asdict()) for failure in here.shelf.failures],
     )
 
 

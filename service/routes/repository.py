@@ -25,7 +25,11 @@ async def index(request: Request, here: Here) -> list[IndexEntry]:
         asked = IndexRequest.model_validate(parse_json(body, MAX_BODY_BYTES) if body else {})
     except ValidationError as error:
         raise BadRequestError(explain(error)) from error
-    return [_entry(state) for state in await here.shelf.states() if state.loaded or not asked.ready]
+    entries = [_entry(state) for state in await here.shelf.states() if state.loaded or not asked.ready]
+    if not asked.ready:
+        unreadable = (failure for failure in here.shelf.failures if failure.version is None)
+        entries += [IndexEntry(name=name, version="", state="UNAVAILABLE", reason=why) for name, _, why in unreadable]
+    return entries
 
 
 def _entry(state: State) -> IndexEntry:

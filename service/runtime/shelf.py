@@ -14,6 +14,7 @@ from models.repository import (
     Bundle,
     Entry,
     ModelRepository,
+    RepositoryError,
     UnknownModelError,
     UnknownVersionError,
 )
@@ -32,6 +33,13 @@ class State(NamedTuple):
     """Why it cannot be served; empty if nothing is known against it."""
 
 
+class Failure(NamedTuple):
+    name: str
+    version: int | None
+    """None where the versions cannot even be listed."""
+    reason: str
+
+
 class ModelShelf:
     """Answers with loaded models. Belongs to one event loop; loading happens in one thread beside it.
 
@@ -46,13 +54,15 @@ class ModelShelf:
         self._default: dict[str, LoadedModel] = {}
         self._named: OrderedDict[Entry, LoadedModel] = OrderedDict()
         self._failures: dict[Entry, str] = {}
+        self._unreadable: dict[str, str] = {}
         self._loading: dict[Entry, asyncio.Task[LoadedModel]] = {}
         self._loader = CapacityLimiter(1)
 
     @property
-    def failures(self) -> dict[Entry, str]:
-        """Why versions cannot be served."""
-        return dict(self._failures)
+    def failures(self) -> list[Failure]:
+        """What is known not to be servable."""
+        unreadable = [Failure(name, None, reason) for name, reason in self._unreadable.items()]
+        return [*unreadable, *(Failure(*entry, reason) for entry, reason in self._failures.items())]
 
     def served(self) -> list[LoadedModel]:
         """The model of each name that answers when no version is named."""
@@ -60,9 +70,12 @@ class ModelShelf:
 
     async def load_all(self) -> None:
         """Load the newest good version of every name; failures are recorded, not raised."""
+        self._unreadable = await to_thread.run_sync(self._repository.unreadable)
+        for name, reason in self._unreadable.items():
+            logger.error("model %r cannot be served: %s", name, reason)
         for name in await to_thread.run_sync(self._repository.names):
             # Broken, and recorded; or gone since the names were listed.
-            with contextlib.suppress(ModelUnavailableError, UnknownModelError, UnknownVersionError):
+            with contextlib.suppress(ModelUnavailableError, RepositoryError):
                 await self.get(name)
 
     async def get(self, name: str, version: int | None = None) -> LoadedModel:
@@ -79,6 +92,7 @@ class ModelShelf:
 
     async def states(self) -> list[State]:
         """Every version of the repository, in order."""
+        self._unreadable = await to_thread.run_sync(self._repository.unreadable)
         loaded = {Entry(model.manifest.name, model.manifest.version) for model in self.served()} | set(self._named)
         entries = await to_thread.run_sync(self._repository.entries)
         return [State(entry, entry in loaded, self._failures.get(entry, "")) for entry in entries]

@@ -1,7 +1,9 @@
 """A broken version is reported with its reason and never served; everything beside it is."""
 
 import json
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -11,6 +13,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from models.manifest import ActivationSite, Saturation, TensorSpec
+from service.app import create_app
+from service.errors import StartupError
+from service.settings import Settings
 from tests import bundles
 from tests.service.conftest import png, serving
 
@@ -213,3 +218,43 @@ def test_files_that_vanish_after_loading_do_not_matter(tmp_path: Path) -> None:
         spoil_everything(tmp_path / "tiny" / "1")
         response = client.post("/v1/models/tiny/classify", content=png(np.zeros((3, 8, 8), np.uint8)))
         assert response.status_code == 200
+
+
+@pytest.fixture
+def forbidden() -> Iterator[Path]:
+    """A shelf with a good model and one whose directory may not be listed, seen without the rights of root."""
+    user = os.geteuid()
+    # Not pytest's own, which only its owner may enter.
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        root.chmod(0o755)
+        bundles.publish(root, "good")
+        bundles.publish(root, "secret")
+        (root / "secret").chmod(0)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield root
+        finally:
+            os.seteuid(user)
+            (root / "secret").chmod(0o755)
+
+
+def test_a_directory_that_may_not_be_listed_hides_no_other(forbidden: Path) -> None:
+    with serving(forbidden) as client:
+        assert client.get("/v2/models/good/ready").status_code == 200
+        (failed,) = client.get("/v1/models").json()["failed"]
+        assert (failed["name"], failed["version"]) == ("secret", None)
+        assert "Permission denied" in failed["reason"]
+        index = {entry["name"]: entry["state"] for entry in client.post("/v2/repository/index").json()}
+        assert index == {"good": "READY", "secret": "UNAVAILABLE"}
+        for path in ("/v2/models/secret/ready", "/v2/models/secret/versions/1/ready"):
+            response = client.get(path)
+            assert response.status_code == 503
+            assert "cannot be listed" in response.json()["error"]
+        assert client.get("/v1/models/absent").status_code == 404
+
+
+def test_a_repository_that_may_not_be_listed_is_said_at_once(forbidden: Path) -> None:
+    with pytest.raises(StartupError, match="cannot be read"):
+        create_app(Settings(model_repository=forbidden / "secret", provider="cpu"))
