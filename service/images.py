@@ -14,17 +14,52 @@ from service.errors import ImageTooLargeError, UnusableImageError
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
-def decode(content: bytes, preprocessing: Preprocessing, max_pixels: int) -> NDArray[np.uint8]:
+class PixelBudget:
+    """How many more pixels the images of one request may have."""
+
+    def __init__(self, pixels: int) -> None:
+        self.left = self.limit = pixels
+
+    def take(self, size: tuple[int, int], preprocessing: Preprocessing) -> None:
+        """Spend what an image needs before and after it is resized; raises `ImageTooLargeError` if it is not there."""
+        width, height = size
+        resized_width, resized_height = resized_size(size, preprocessing)
+        needed, resized = width * height, resized_width * resized_height
+        if needed > self.limit:
+            raise ImageTooLargeError(
+                f"the image has {width}×{height} pixels, more than {self.limit:,}: send a smaller one"
+            )
+        if resized > self.limit:
+            raise ImageTooLargeError(
+                f"the image of {width}×{height} pixels would have {resized_width}×{resized_height} after resizing, "
+                f"more than {self.limit:,} pixels: send one that is less elongated"
+            )
+        if max(needed, resized) > self.left:
+            raise ImageTooLargeError(
+                f"the image has {width}×{height} pixels, and those before it leave {self.left:,} of the {self.limit:,} "
+                "that one request may have: send it in another request, or smaller"
+            )
+        self.left -= max(needed, resized)
+
+
+def decode(content: bytes, preprocessing: Preprocessing, budget: PixelBudget) -> NDArray[np.uint8]:
     """Decode an image and pre-process it to shape (channels, height, width); of an animation the first frame counts.
 
     Raises `UnusableImageError` when the bytes are not a whole image of a known format, `ImageTooLargeError` when it
-    has, or would have after resizing, more than `max_pixels`; nothing is decoded before that is known.
+    has, or would have after resizing, more pixels than are left; nothing is decoded before that is known.
     """
     if not content:
         raise UnusableImageError(f"the image is empty: send the bytes of a file of format {', '.join(FORMATS)}")
     image = _open(content)
     with image:
-        _check_size(image.size, preprocessing, max_pixels)
+        if min(image.size) < 1:
+            raise UnusableImageError("the image has no pixels: send one with at least one")
+        if image.mode == "F":
+            raise UnusableImageError(
+                "the pixels of the image are floating-point numbers without a known range: "
+                "save it with 8 or 16 bits per channel"
+            )
+        budget.take(image.size, preprocessing)
         try:
             return image_to_pixels(image, preprocessing)
         # Pillow's decoders raise whatever their input provokes: OSError, SyntaxError, struct.error, IndexError, ...
@@ -43,17 +78,3 @@ def _open(content: bytes) -> Image.Image:
         raise UnusableImageError(
             f"these {len(content):,} bytes are not an image: send a whole file of format {', '.join(FORMATS)}"
         ) from error
-
-
-def _check_size(size: tuple[int, int], preprocessing: Preprocessing, max_pixels: int) -> None:
-    width, height = size
-    if min(size) < 1:
-        raise UnusableImageError(f"the image has {width}×{height} pixels: send one with at least one pixel")
-    if width * height > max_pixels:
-        raise ImageTooLargeError(f"the image has {width}×{height} pixels, more than {max_pixels:,}: send a smaller one")
-    resized_width, resized_height = resized_size(size, preprocessing)
-    if resized_width * resized_height > max_pixels:
-        raise ImageTooLargeError(
-            f"the image of {width}×{height} pixels would have {resized_width}×{resized_height} after resizing, "
-            f"more than {max_pixels:,} pixels: send one that is less elongated"
-        )

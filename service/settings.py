@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     """Longest request body; a longer one is refused with 413 while it arrives."""
 
     max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 50_000_000
-    """Most pixels of one image, before and after it is resized; checked before decoding."""
+    """Most pixels of all images of one request together, before and after they are resized; checked before decoding."""
 
     max_images: Annotated[int, Field(ge=1)] = 64
     """Most images in one classify request."""

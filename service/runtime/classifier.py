@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.preprocessing import pixels_to_tensor
 from models.statistics.layers import ImageStatistics
 from service.errors import ModelFaultError, ServiceError
-from service.images import decode
+from service.images import PixelBudget, decode
 from service.runtime.model import LoadedModel
 
 
@@ -47,11 +47,13 @@ class Classifier:
     channels: bool
     """Whether the statistics say what every channel did."""
     max_pixels: int
+    """Of all images of a request together."""
     max_batch: int
 
     def classify(self, images: Sequence[bytes]) -> Outcome:
         started = time.perf_counter()
-        decoded = [self._decode(image) for image in images]
+        budget = PixelBudget(self.max_pixels)
+        decoded = [self._decode(image, budget) for image in images]
         decode_seconds = time.perf_counter() - started
 
         started = time.perf_counter()
@@ -66,9 +68,9 @@ class Classifier:
         results = [image if isinstance(image, ServiceError) else next(verdicts) for image in decoded]
         return Outcome(results, decode_seconds, time.perf_counter() - started)
 
-    def _decode(self, image: bytes) -> NDArray[np.uint8] | ServiceError:
+    def _decode(self, image: bytes, budget: PixelBudget) -> NDArray[np.uint8] | ServiceError:
         try:
-            return decode(image, self.model.manifest.preprocessing, self.max_pixels)
+            return decode(image, self.model.manifest.preprocessing, budget)
         except ServiceError as error:
             return error
 

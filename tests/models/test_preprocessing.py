@@ -67,7 +67,6 @@ MODES = {
     "CMYK": ((0, 0, 255, 0), (255, 255, 0)),
     "I;16": (77 * 256 + 200, (77, 77, 77)),
     "I": (77 * 256 + 200, (77, 77, 77)),
-    "F": (77.0, (77, 77, 77)),
     "YCbCr": ((128, 128, 128), (128, 128, 128)),
 }
 
@@ -97,6 +96,20 @@ def test_sixteen_bits_keep_the_high_byte() -> None:
 def test_transparent_pixels_are_laid_on_black(alpha: int) -> None:
     pixels = image_to_pixels(Image.new("RGBA", (32, 32), (200, 100, 50, alpha)), COLOUR)
     assert pixels[:, 0, 0].tolist() == pytest.approx([200 * alpha / 255, 100 * alpha / 255, 50 * alpha / 255], abs=1)
+
+
+def test_floating_point_pixels_are_refused() -> None:
+    with pytest.raises(ValueError, match="8 or 16 bits"):
+        image_to_pixels(Image.new("F", (32, 32), 0.5), COLOUR)
+
+
+def test_every_tone_and_alpha_is_laid_on_black_as_compositing_does() -> None:
+    levels = np.arange(256, dtype=np.uint8)
+    pixels = np.stack(np.broadcast_arrays(levels[:, None], levels[::-1, None], levels[None], levels[None]), axis=-1)
+    image = Image.fromarray(pixels)
+    expected = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
+    result = image_to_pixels(image, same_size(3, 256, 256))
+    np.testing.assert_array_equal(result, np.asarray(expected).transpose(2, 0, 1))
 
 
 def test_palette_with_a_transparent_colour() -> None:
