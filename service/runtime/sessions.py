@@ -10,6 +10,7 @@ optimisation at load, 0.5 s for the ResNet-50.
 """
 
 import hashlib
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import onnxruntime
 from onnx import numpy_helper
 
 from service.runtime.provider import CPU, CUDA
+
+logger = logging.getLogger("reslens")
 
 # Smaller tensors (shapes, biases of a few channels) are not worth an entry.
 SMALLEST_SHARED = 1024
@@ -46,15 +49,23 @@ class Sessions:
 
     def open(self, graph: bytes) -> onnxruntime.InferenceSession:
         """Open a session; raises RuntimeError when another provider than the one asked for would run it."""
-        with tempfile.TemporaryDirectory(prefix="reslens-") as directory:
-            # From a file, because a session opened from bytes keeps them as long as it lives.
-            file = Path(directory) / "model.onnx"
-            file.write_bytes(graph)
-            options = self._optimise(file) if self.provider == CPU else self._options()
-            session = self._session(file, options)
+        try:
+            session = self._open_from_file(graph)
+        except OSError as error:
+            # A read-only container: each session keeps weights of its own, but it serves.
+            logger.warning("models take more memory, for no temporary file can be written (set TMPDIR): %s", error)
+            session = self._session(graph, self._options())
+            self.weight_bytes += len(graph)
         if self.provider not in session.get_providers():
             raise RuntimeError(f"{self.provider} was asked for, and ONNX Runtime offers {session.get_providers()}")
         return session
+
+    def _open_from_file(self, graph: bytes) -> onnxruntime.InferenceSession:
+        """Open it from a file, because a session opened from bytes keeps them as long as it lives."""
+        with tempfile.TemporaryDirectory(prefix="reslens-") as directory:
+            file = Path(directory) / "model.onnx"
+            file.write_bytes(graph)
+            return self._session(file, self._optimise(file) if self.provider == CPU else self._options())
 
     def _optimise(self, file: Path) -> onnxruntime.SessionOptions:
         """Replace the graph in `file` by its optimised form, and return options that lend it the shared weights."""
@@ -78,11 +89,11 @@ class Sessions:
             options.add_initializer(tensor.name, self._weights[key])
         return options
 
-    def _session(self, file: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    def _session(self, graph: Path | bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
         providers = [(self.provider, _PROVIDER_OPTIONS[self.provider])]
         if self.provider != CPU:
             providers.append((CPU, {}))  # for the few nodes about shapes that belong there
-        return onnxruntime.InferenceSession(file, options, providers=providers, enable_fallback=0)
+        return onnxruntime.InferenceSession(graph, options, providers=providers, enable_fallback=0)
 
     def _options(self) -> onnxruntime.SessionOptions:
         options = onnxruntime.SessionOptions()

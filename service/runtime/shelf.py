@@ -24,6 +24,10 @@ from service.runtime.model import LoadedModel
 logger = logging.getLogger("reslens")
 
 
+# They say nothing about the bundle.
+SYSTEM_ERRORS = (OSError, MemoryError)
+
+
 class State(NamedTuple):
     """What can be said about one version on the shelf."""
 
@@ -43,8 +47,8 @@ class Failure(NamedTuple):
 class ModelShelf:
     """Answers with loaded models. Belongs to one event loop; loading happens in one thread beside it.
 
-    A name without a version means its newest version that loads. A version that failed once is never tried again: its
-    files never change.
+    A name without a version means its newest version that loads. A broken version is never tried again: its files
+    never change. One that the system would not let load (no memory, no disk) is tried by the next request for it.
     """
 
     def __init__(self, repository: ModelRepository, load: Callable[[Bundle], LoadedModel], max_versions: int) -> None:
@@ -54,6 +58,7 @@ class ModelShelf:
         self._default: dict[str, LoadedModel] = {}
         self._named: OrderedDict[Entry, LoadedModel] = OrderedDict()
         self._failures: dict[Entry, str] = {}
+        self._to_retry: set[Entry] = set()
         self._unreadable: dict[str, str] = {}
         self._loading: dict[Entry, asyncio.Task[LoadedModel]] = {}
         self._loader = CapacityLimiter(1)
@@ -124,7 +129,7 @@ class ModelShelf:
 
     async def _loaded(self, entry: Entry) -> LoadedModel:
         """Load one version, once however many requests wait for it."""
-        if entry in self._failures:
+        if entry in self._failures and entry not in self._to_retry:
             raise self._unavailable(entry)
         if entry not in self._loading:
             task = self._loading[entry] = asyncio.create_task(self._open_and_load(entry))
@@ -134,15 +139,20 @@ class ModelShelf:
 
     async def _open_and_load(self, entry: Entry) -> LoadedModel:
         try:
-            return await to_thread.run_sync(lambda: self._load(self._repository.open(*entry)), limiter=self._loader)
+            model = await to_thread.run_sync(lambda: self._load(self._repository.open(*entry)), limiter=self._loader)
         except (UnknownModelError, UnknownVersionError):
             raise
         # Whatever a broken bundle provokes, here or in ONNX Runtime, is a reason not to serve it, and nothing more.
         except Exception as error:
-            self._failures[entry] = error.reason if isinstance(error, BrokenBundleError) else str(error)
+            if isinstance(error, SYSTEM_ERRORS) or isinstance(error.__cause__, SYSTEM_ERRORS):
+                self._to_retry.add(entry)
+            self._failures[entry] = error.reason if isinstance(error, BrokenBundleError) else str(error) or repr(error)
             unavailable = self._unavailable(entry)
             logger.error("%s", unavailable)
             raise unavailable from error
+        self._failures.pop(entry, None)
+        self._to_retry.discard(entry)
+        return model
 
     def _finish(self, entry: Entry, task: "asyncio.Task[LoadedModel]") -> None:
         del self._loading[entry]

@@ -120,6 +120,40 @@ def test_a_failed_version_is_not_tried_again(shelf: ModelShelf, loader: Counting
     assert loader.loaded == [5, 4]
 
 
+@pytest.mark.parametrize("error", [OSError("no space left"), MemoryError()])
+def test_what_the_system_refused_is_tried_again(tmp_path: Path, error: Exception) -> None:
+    bundles.publish(tmp_path)
+    attempts = iter([error, None])
+
+    def load(bundle: Bundle) -> LoadedModel:
+        if problem := next(attempts):
+            raise problem
+        return LoadedModel(bundle, CPU, threads=1)
+
+    shelf = ModelShelf(ModelRepository(tmp_path), load, max_versions=2)
+
+    async def scenario() -> None:
+        await shelf.load_all()
+        (failure,) = shelf.failures
+        assert failure.reason in ("no space left", "MemoryError()")
+        assert (await shelf.get("tiny")).manifest.version == 1
+        assert shelf.failures == []
+
+    anyio.run(scenario)
+
+
+def test_models_are_served_where_no_file_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundles.publish(tmp_path)
+    bundle = ModelRepository(tmp_path).open("tiny")
+    images = bundles.np.full((1, 3, 8, 8), 7, bundles.np.float32)
+    outputs = ("logits", "statistics.mean")
+    expected = LoadedModel(bundle, CPU, threads=1).run(images, outputs)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+    values = LoadedModel(bundle, CPU, threads=1).run(images, outputs)
+    for output in outputs:
+        bundles.np.testing.assert_allclose(values[output], expected[output], rtol=1e-5)
+
+
 def test_unknown_names_and_versions_are_no_failures(shelf: ModelShelf) -> None:
     async def scenario() -> None:
         with pytest.raises(UnknownModelError):
