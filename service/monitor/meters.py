@@ -6,7 +6,7 @@ model makes no new series.
 
 from collections.abc import Iterable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import Scope
 
@@ -26,6 +26,8 @@ class Meters:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
         labels = ["route", "method", "model"]
         self._requests = self._counter("requests", "Requests answered.", *labels, "status")
         self._request_seconds = self._histogram(
@@ -38,10 +40,12 @@ class Meters:
             "inference_seconds", "Inference of one request.", "model", "statistics"
         )
         self._images = self._histogram("inference_images", "Images in one request.", "model", buckets=IMAGES)
+        self._failed_images = self._counter("failed_images", "Images that got no verdict.", "model")
+        self._in_flight = self._gauge("requests_in_flight", "Requests that have come and are not answered yet.")
         self._loaded = self._gauge(
             "model_loaded", "1 for the version that a model's name stands for.", "model", "version", "provider"
         )
-        self._failed = self._gauge("models_failed", "Versions that cannot be served.")
+        self._failed_models = self._gauge("models_failed", "Versions that cannot be served.")
 
     def decoded(self, model: str, seconds: float) -> None:
         self._decode_seconds.labels(model).observe(seconds)
@@ -50,7 +54,14 @@ class Meters:
         self._inference_seconds.labels(model, str(statistics).lower()).observe(seconds)
         self._images.labels(model).observe(images)
 
+    def failed(self, model: str, images: int) -> None:
+        self._failed_images.labels(model).inc(images)
+
+    def came(self) -> None:
+        self._in_flight.inc()
+
     def answered(self, scope: Scope, status: int, seconds: float) -> None:
+        self._in_flight.dec()
         method = scope["method"] if scope["method"] in METHODS else "other"
         labels = (_route(scope), method, scope.get(MODEL, ""))
         self._requests.labels(*labels, str(status)).inc()
@@ -61,7 +72,7 @@ class Meters:
         self._loaded.clear()
         for model in served:
             self._loaded.labels(model.manifest.name, str(model.manifest.version), model.provider).set(1)
-        self._failed.set(failed)
+        self._failed_models.set(failed)
         return generate_latest(self._registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -19,6 +19,7 @@ class RequestTimer:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        self._meters.came()
         started = time.perf_counter()
         status = CLIENT_LEFT  # unless there is an answer, or an error
 

@@ -40,15 +40,10 @@ async def classify(request: Request, here: Here, name: str, options: Annotated[O
     """
     upload = await read_upload(request, options, here.settings.max_images, here.workers)
     model = await here.model(request, name, upload.options.version)
-    outcome = await _classify(here, model, upload)
-    failures = [result for result in outcome.results if isinstance(result, ServiceError)]
-    if len(failures) == len(outcome.results):
-        message = "; ".join(dict.fromkeys(str(failure) for failure in failures))
-        return error_response(failures[0].status, message)
-    return Response(orjson.dumps(_answer(model, upload.images, outcome)), media_type="application/json")
+    return await _classify(here, model, upload)
 
 
-async def _classify(here: Context, model: LoadedModel, upload: Upload) -> Outcome:
+async def _classify(here: Context, model: LoadedModel, upload: Upload) -> Response:
     options = upload.options
     classifier = Classifier(
         model=model,
@@ -58,14 +53,28 @@ async def _classify(here: Context, model: LoadedModel, upload: Upload) -> Outcom
         max_pixels=here.settings.max_pixels,
         max_batch=here.settings.max_batch,
     )
-    contents = [image.content for image in upload.images]
-    outcome = await to_thread.run_sync(classifier.classify, contents, limiter=here.workers)
+
+    def work() -> tuple[Outcome, Response]:
+        outcome = classifier.classify([image.content for image in upload.images])
+        # Here too, because the values of every channel are megabytes of JSON.
+        return outcome, _respond(model, upload.images, outcome)
+
+    outcome, response = await to_thread.run_sync(work, limiter=here.workers)
     name = model.manifest.name
     here.meters.decoded(name, outcome.decode_seconds)
     inferred = sum(isinstance(result, Verdict) for result in outcome.results)
     if inferred:
         here.meters.inferred(name, inferred, classifier.statistics, outcome.inference_seconds)
-    return outcome
+    here.meters.failed(name, len(outcome.results) - inferred)
+    return response
+
+
+def _respond(model: LoadedModel, images: list[Image], outcome: Outcome) -> Response:
+    failures = [result for result in outcome.results if isinstance(result, ServiceError)]
+    if len(failures) == len(outcome.results):
+        message = "; ".join(dict.fromkeys(str(failure) for failure in failures))
+        return error_response(failures[0].status, message)
+    return Response(orjson.dumps(_answer(model, images, outcome)), media_type="application/json")
 
 
 def _answer(model: LoadedModel, images: list[Image], outcome: Outcome) -> dict[str, Any]:

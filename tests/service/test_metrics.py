@@ -46,6 +46,9 @@ def test_requests_images_and_models_are_counted(tmp_path: Path) -> None:
     assert value(text, "reslens_inference_seconds_count", model="tiny", statistics="true") == 1
     assert value(text, "reslens_inference_images_sum", model="tiny") == 4
     assert value(text, "reslens_model_loaded", model="tiny", version="1", provider="CPUExecutionProvider") == 1
+    assert value(text, "reslens_failed_images_total", model="tiny") == 1
+    assert value(text, "reslens_requests_in_flight") == 1  # the scrape itself
+    assert value(text, "process_resident_memory_bytes") > 1e6
     assert value(text, "reslens_models_failed") == 0
 
 
