@@ -71,8 +71,10 @@ def _numbers(name: str, data: Any) -> NDArray[Any]:
     try:
         # No dtype: NumPy would turn "1" into 1 and null into NaN if it were told to make numbers.
         numbers = np.asarray(data)
+        # It would also turn true beside 2 into 1.
+        mixed = bool in set(map(type, np.asarray(data, object).flat))
     except ValueError as error:  # ragged or too deep
         raise BadRequestError(problem) from error
-    if numbers.dtype.kind not in "iuf" or numbers.size == 0:
+    if mixed or numbers.dtype.kind not in "iuf" or numbers.size == 0:
         raise BadRequestError(problem)
     return numbers
