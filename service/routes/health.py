@@ -16,12 +16,14 @@ async def server() -> ServerMetadata:
     return server_metadata()
 
 
+@router.head("/v2/health/live", include_in_schema=False)
 @router.get("/v2/health/live")
 async def live(here: Here) -> Health:
     """200 as long as the process answers at all."""
     return Health(ready=bool(here.shelf.served()), live=True)
 
 
+@router.head("/v2/health/ready", include_in_schema=False)
 @router.get("/v2/health/ready")
 async def ready(here: Here, response: Response) -> Health:
     """200 when at least one model is served, else 503."""

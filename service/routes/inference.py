@@ -25,7 +25,10 @@ BODY: dict[str, Any] = {
 async def metadata(request: Request, here: Here, name: str, version: str | None = None) -> ModelMetadata:
     """Inputs and outputs of a model. Its statistics outputs are listed at `/v1/models/{name}`."""
     model = await here.model(request, name, version)
-    return model_metadata(model.manifest, await here.shelf.versions(name))
+    broken = {failure.version for failure in here.shelf.failures if failure.name == name}
+    return model_metadata(
+        model.manifest, [number for number in await here.shelf.versions(name) if number not in broken]
+    )
 
 
 @router.post("/infer", openapi_extra=BODY, responses={200: {"model": InferenceResponse}})

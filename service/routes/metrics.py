@@ -8,6 +8,7 @@ from service.routes.context import Here
 router = APIRouter(tags=["operation"])
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get("/metrics", response_class=Response)
 async def metrics(here: Here) -> Response:
     """Counters and histograms in the text format of Prometheus."""

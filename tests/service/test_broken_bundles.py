@@ -195,6 +195,7 @@ def test_an_older_version_stands_in_for_a_broken_newest(tmp_path: Path) -> None:
     spoil_digest(tmp_path / "tiny" / "3")
     with serving(tmp_path) as client:
         assert client.get("/v1/models/tiny").json()["version"] == 2
+        assert client.get("/v2/models/tiny").json()["versions"] == ["1", "2"]
         assert client.get("/v2/models/tiny/versions/3/ready").status_code == 503
         states = {entry["version"]: entry["state"] for entry in client.post("/v2/repository/index").json()}
         assert states == {"1": "UNAVAILABLE", "2": "READY", "3": "UNAVAILABLE"}

@@ -123,6 +123,7 @@ BAD_REQUESTS: dict[str, tuple[Any, str]] = {
     "text as data": ({"inputs": [tensor(data=["1"] * COUNT)]}, "list of numbers"),
     "null as data": ({"inputs": [tensor(data=[None] * COUNT)]}, "list of numbers"),
     "booleans as data": ({"inputs": [tensor(data=[True] * COUNT)]}, "list of numbers"),
+    "booleans among numbers": ({"inputs": [tensor(data=[True, 2] * (COUNT // 2))]}, "list of numbers"),
     "objects as data": ({"inputs": [tensor(data=[{}] * COUNT)]}, "list of numbers"),
     "beyond FP32": ({"inputs": [tensor(data=[1e300] * COUNT)]}, "beyond the range of FP32"),
     "huge integers": ({"inputs": [tensor(data=[2**64 - 1, -1] * (COUNT // 2))], "outputs": [{"name": "x"}]}, ""),
@@ -218,6 +219,12 @@ def test_health(client: httpx.Client) -> None:
     for path in ("/v2/models/tiny/ready", "/v2/models/tiny/versions/1/ready"):
         response = client.get(path)
         assert (response.status_code, response.json()) == (200, {"name": "tiny", "ready": True})
+
+
+@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready", "/metrics"])
+def test_probes_may_ask_for_the_head_alone(client: httpx.Client, path: str) -> None:
+    response = client.head(path)
+    assert (response.status_code, response.content) == (200, b"")
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"ready": true}'])
