@@ -230,7 +230,7 @@ def _parse_manifest(content: bytes) -> ModelManifest:
     if not isinstance(fields, dict):
         raise ValueError(f"{MANIFEST} is not a JSON object")
     schema = fields.get("schema_version")
-    if schema != SCHEMA_VERSION:
+    if type(schema) is not int or schema != SCHEMA_VERSION:
         raise ValueError(f"{MANIFEST} has schema version {schema!r}; this program reads version {SCHEMA_VERSION}")
     try:
         return ModelManifest.model_validate(fields)

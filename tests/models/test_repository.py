@@ -171,10 +171,11 @@ def test_manifest_that_is_not_a_json_object(repository: ModelRepository, content
     assert "not JSON" in reason(repository) or "not a JSON object" in reason(repository)
 
 
-def test_unknown_schema_names_both_versions(repository: ModelRepository) -> None:
+@pytest.mark.parametrize("schema", [7, True, 1.0])
+def test_unknown_schema_names_both_versions(repository: ModelRepository, schema: object) -> None:
     publish(repository)
-    rewrite_manifest(repository, schema_version=7)
-    assert reason(repository) == "manifest.json has schema version 7; this program reads version 1"
+    rewrite_manifest(repository, schema_version=schema)
+    assert reason(repository) == f"manifest.json has schema version {schema}; this program reads version 1"
 
 
 def test_wrong_and_unknown_fields_are_named(repository: ModelRepository) -> None:
