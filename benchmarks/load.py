@@ -9,6 +9,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -23,8 +24,7 @@ class Caller(asyncio.Protocol):
         self._expected: int | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._send()
 
     def data_received(self, data: bytes) -> None:
@@ -33,7 +33,12 @@ class Caller(asyncio.Protocol):
             end = self._received.find(b"\r\n\r\n")
             if end < 0:
                 return
-            self._expected = end + 4 + _content_length(self._received[:end])
+            try:
+                self._expected = end + 4 + _content_length(self._received[:end])
+            except ConnectionError as error:
+                self.done.set_exception(error)
+                self._transport.close()
+                return
         if len(self._received) < self._expected:
             return
         self.latencies.append(time.perf_counter() - self._sent)
