@@ -1,5 +1,6 @@
 """What an entry of the activation catalogue is, and how its module becomes one node of an exported graph."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -31,7 +32,7 @@ class ActivationNode:
     attributes: dict[str, float] = field(default_factory=dict)
 
 
-class ActivationModule(nn.Module):
+class ActivationModule(nn.Module, ABC):
     """Base of every activation: evaluates its formula in PyTorch, and becomes a single node when exported.
 
     A subclass defines `formula` (elementwise, keeps the shape N×C×H×W) and `node`.
@@ -41,13 +42,13 @@ class ActivationModule(nn.Module):
         super().__init__()
         self._frozen: ActivationNode | None = None
 
+    @abstractmethod
     def formula(self, x: Tensor) -> Tensor:
         """The activation itself, differentiable."""
-        raise NotImplementedError(f"{type(self).__name__} defines no formula")
 
+    @abstractmethod
     def node(self) -> ActivationNode:
         """The ONNX node for the parameters as they are now; the body may depend on their values."""
-        raise NotImplementedError(f"{type(self).__name__} defines no ONNX node")
 
     def freeze(self) -> None:
         """Fix the node before tracing: while a graph is traced, learned values cannot be read any more."""
