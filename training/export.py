@@ -68,9 +68,7 @@ def check_parity(model: onnx.ModelProto, classifier: PixelClassifier, image_shap
 
     Raises `ExportParityError` when it exceeds 1e-4 or is not a number.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(model)
     random = np.random.default_rng()
     worst = 0.0
     for batch in PARITY_BATCHES:
@@ -86,6 +84,14 @@ def check_parity(model: onnx.ModelProto, classifier: PixelClassifier, image_shap
             )
         worst = max(worst, difference)
     return worst
+
+
+def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """A session of a stock ONNX Runtime on the CPU: what checks and measures a graph before it is published."""
+    options = onnxruntime.SessionOptions()
+    # Errors only.
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _trace(classifier: PixelClassifier, image_shape: tuple[int, int, int]) -> onnx.ModelProto:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from models.instrument import instrument
@@ -22,7 +21,7 @@ from training.classifier import PixelClassifier
 from training.data.images import DataSet, channel_moments
 from training.data.sources import load_data
 from training.evaluation import evaluate
-from training.export import INPUT, OUTPUT, ExportedGraph, export
+from training.export import INPUT, OUTPUT, ExportedGraph, export, open_session
 from training.resnet.network import build_network
 from training.run import Run, RunConfig
 
@@ -81,10 +80,7 @@ def restore_classifier(run: Run, data: DataSet) -> PixelClassifier:
 
 def measure(model: onnx.ModelProto, manifest: ModelManifest, data: DataSet) -> tuple[Metrics, Baseline]:
     """Run the instrumented graph over all held-out images once, for its accuracy and its baseline statistics."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    graph = instrument(model, manifest).SerializeToString()
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    session = open_session(instrument(model, manifest))
     names = [output.name for output in session.get_outputs()]
     logits: list[NDArray[np.float32]] = []
 
