@@ -17,7 +17,7 @@ def untrained(config: NetworkConfig, size: int) -> tuple[onnx.ModelProto, ModelM
     torch.manual_seed(0)
     network = build_network(config)
     classifier = PixelClassifier(network, (127.5,) * config.channels, (64.0,) * config.channels)
-    exported = export(classifier, config.activation, (config.channels, size, size))
+    exported = export(classifier, config.activation, (config.channels, size, size), config.activation_parameters)
     manifest = ModelManifest(
         name=f"{config.network}-{config.activation}",
         version=1,

@@ -102,6 +102,14 @@ class ActivationSite(Part):
     """Whether the output can be negative; the minimum is only measured where it can."""
     saturation: Saturation | None
     """None when saturation cannot be told from the output (x·σ(x) comes back to 0 from both sides)."""
+    output_range: tuple[FiniteFloat | None, FiniteFloat | None] = (None, None)
+    """Infimum and supremum of the output; None where there is none."""
+    zero_is_dead: bool | None = None
+    """Whether a channel of nothing but zeros has no gradient either; None when it is not known."""
+    normal_mean: FiniteFloat | None = None
+    """Mean of the output for inputs from N(0, 1); None when there is no such number."""
+    normal_variance: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    """Variance of the output for inputs from N(0, 1)."""
 
 
 class BlockEnd(Part):
@@ -129,6 +137,8 @@ class TrainingRecord(Part):
 
     network: str
     activation: str
+    activation_parameters: dict[str, float] = {}
+    """Parameters of the activation that were not at their default."""
     arrangement: str
     parameters: int
     data: str

@@ -3,8 +3,9 @@
 import ast
 import copy
 import logging
+import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from models.manifest import ActivationSite, BlockEnd
 from models.opset import DOMAIN, DOMAIN_VERSION, IR_VERSION, STANDARD_OPSET
 from training.activations.catalogue import find_activation
-from training.activations.entry import ActivationModule
+from training.activations.entry import Activation, ActivationModule
+from training.activations.meaning import normal_moments
 from training.classifier import PixelClassifier
 from training.resnet.arrangements import ResidualBlock
 
@@ -42,11 +44,18 @@ class ExportedGraph:
     """Largest absolute difference of logits from PyTorch's that was seen."""
 
 
-def export(classifier: PixelClassifier, activation: str, image_shape: tuple[int, int, int]) -> ExportedGraph:
-    """Export `classifier` for pixels of shape N×`image_shape`, any N.
+def export(
+    classifier: PixelClassifier,
+    activation: str,
+    image_shape: tuple[int, int, int],
+    activation_parameters: Mapping[str, float] | None = None,
+) -> ExportedGraph:
+    """Export `classifier`, built with this activation and its parameters, for pixels of shape N×`image_shape`, any N.
 
-    Raises `ExportParityError` when the logits differ from PyTorch's by more than 1e-4 on fresh random images.
+    Raises `ExportParityError` when the logits differ from PyTorch's by more than 1e-4 on fresh random images, and
+    `ValueError` when two activations bring different bodies of one name.
     """
+    entry = find_activation(activation, activation_parameters)
     classifier = copy.deepcopy(classifier).eval()
     modules = dict(classifier.named_modules())
     for module in modules.values():
@@ -55,9 +64,8 @@ def export(classifier: PixelClassifier, activation: str, image_shape: tuple[int,
     model = _trace(classifier, image_shape)
     _name_after_modules(model.graph)
     _add_functions(model, modules.values())
-    channels = _activation_channels(classifier, image_shape)
-    sites = _find_sites(model.graph, activation, channels)
-    blocks = _find_blocks(model.graph, [name for name, module in modules.items() if isinstance(module, ResidualBlock)])
+    sites = _find_sites(model.graph, activation, entry, modules)
+    blocks = _find_blocks(model.graph, modules)
     _strip_metadata(model)
     onnx.checker.check_model(model, full_check=True)
     return ExportedGraph(model, sites, blocks, check_parity(model, classifier, image_shape))
@@ -157,66 +165,68 @@ def _name_after_modules(graph: onnx.GraphProto) -> None:
 
 
 def _add_functions(model: onnx.ModelProto, modules: Iterable[torch.nn.Module]) -> None:
-    bodies = {}
+    bodies: dict[tuple[str, str], onnx.FunctionProto] = {}
     for module in modules:
         if isinstance(module, ActivationModule):
-            body = module.frozen_node().body
-            bodies[body.name] = body
-    for body in bodies.values():
-        model.functions.append(body.to_function_proto())
+            node = module.frozen_node()
+            for overload, body in {"": node.body, **node.overloads}.items():
+                function = body.to_function_proto()
+                function.name, function.overload = node.body.name, overload
+                if bodies.setdefault((function.name, overload), function) != function:
+                    raise ValueError(f"two activations bring different ONNX bodies named {function.name!r}: rename one")
+    model.functions.extend(bodies.values())
     versions = {entry.domain: entry for entry in model.opset_import}
     if DOMAIN not in versions:
         model.opset_import.add(domain=DOMAIN, version=DOMAIN_VERSION)
 
 
-def _activation_channels(classifier: PixelClassifier, image_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Channels that leave each activation, by its module path, from one forward pass."""
-    channels: dict[str, int] = {}
-
-    def observer(name: str) -> Callable[[torch.nn.Module, object, torch.Tensor], None]:
-        def observe(_module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> None:
-            channels[name] = output.shape[1]
-
-        return observe
-
-    activations = {name: module for name, module in classifier.named_modules() if isinstance(module, ActivationModule)}
-    hooks = [
-        module.register_forward_hook(observer(name.removeprefix(_NETWORK))) for name, module in activations.items()
-    ]
-    with torch.inference_mode():
-        classifier(torch.zeros(1, *image_shape))
-    for hook in hooks:
-        hook.remove()
-    return channels
-
-
-def _find_sites(graph: onnx.GraphProto, activation: str, channels: dict[str, int]) -> tuple[ActivationSite, ...]:
-    entry = find_activation(activation)
+def _find_sites(
+    graph: onnx.GraphProto, activation: str, entry: Activation, modules: Mapping[str, torch.nn.Module]
+) -> tuple[ActivationSite, ...]:
+    found = {
+        name.removeprefix(_NETWORK): module for name, module in modules.items() if isinstance(module, ActivationModule)
+    }
     nodes = [node for node in graph.node if node.domain == DOMAIN]
-    assert sorted(node.name for node in nodes) == sorted(channels), "one node for each activation module"
-    return tuple(
-        ActivationSite(
-            name=node.name,
-            activation=activation,
-            tensor=node.output[0],
-            channels=channels[node.name],
-            signed=entry.signed,
-            saturation=entry.saturation,
-        )
-        for node in nodes
+    assert sorted(node.name for node in nodes) == sorted(found), "one node for each activation module"
+    return tuple(_site(node, activation, entry, found[node.name]) for node in nodes)
+
+
+def _site(node: onnx.NodeProto, activation: str, entry: Activation, module: ActivationModule) -> ActivationSite:
+    moments = normal_moments(entry, module)
+    low, high = (bound if math.isfinite(bound) else None for bound in module.output_range)
+    return ActivationSite(
+        name=node.name,
+        activation=activation,
+        tensor=node.output[0],
+        channels=module.output_channels(),
+        signed=module.signed,
+        saturation=module.saturation,
+        output_range=(low, high),
+        zero_is_dead=module.zero_is_dead,
+        normal_mean=moments.mean if moments else None,
+        normal_variance=moments.variance if moments else None,
     )
 
 
-def _find_blocks(graph: onnx.GraphProto, names: list[str]) -> tuple[BlockEnd, ...]:
-    """Each block's sum is the one Add in its own scope; what leaves the block is the sum or the activation after it."""
+def _find_blocks(graph: onnx.GraphProto, modules: Mapping[str, torch.nn.Module]) -> tuple[BlockEnd, ...]:
+    """Each block's sum is the one Add in its own scope; what leaves the block is the sum or the activation after it.
+
+    An activation that changes the number of channels cannot be compared with the shortcut: then it is the sum.
+    """
     blocks = []
-    for name in (name.removeprefix(_NETWORK) for name in names):
+    for path in (path for path, module in modules.items() if isinstance(module, ResidualBlock)):
+        name = path.removeprefix(_NETWORK)
         (add,) = (node for node in graph.node if node.op_type == "Add" and _module_path(node) == name)
         after = [node for node in graph.node if add.output[0] in node.input]
         closing = [node for node in after if node.domain == DOMAIN and node.name.startswith(f"{name}.")]
-        output = closing[0].output[0] if closing else add.output[0]
+        same = closing and _keeps_channels(modules[_NETWORK + closing[0].name])
+        output = closing[0].output[0] if same else add.output[0]
         blocks.append(BlockEnd(name=name, output=output, shortcut=add.input[1]))
     return tuple(blocks)
+
+
+def _keeps_channels(module: torch.nn.Module) -> bool:
+    return isinstance(module, ActivationModule) and module.output_channels() == module.channels
 
 
 def _strip_metadata(model: onnx.ModelProto) -> None:

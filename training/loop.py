@@ -101,6 +101,8 @@ class Trainer:
 
     def _train_epoch(self, bar: Bar) -> float:
         self.model.train()
+        # For the draws of the network itself (rrelu): an epoch that is resumed to must see the same.
+        torch.manual_seed(self._epoch_seed())
         total = torch.zeros((), dtype=torch.float64)
         seen = 0
         for index, (images, labels) in enumerate(self._batches()):
@@ -125,7 +127,7 @@ class Trainer:
         return mean
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
+        generator = torch.Generator().manual_seed(self._epoch_seed())
         order = torch.randperm(len(self.data.training), generator=generator).numpy()
         for step in range(self.steps_per_epoch):
             start = step * self.recipe.batch_size
@@ -133,6 +135,9 @@ class Trainer:
             images = torch.from_numpy(self.data.training.pixels[chosen]).to(self.device)
             labels = torch.from_numpy(self.data.training.labels[chosen]).to(self.device)
             yield augment(images, self.padding, self.data.mirrored, generator).float(), labels
+
+    def _epoch_seed(self) -> int:
+        return self.recipe.seed * 1_000_003 + self.epoch
 
     def _set_learning_rate(self, step: int) -> None:
         steps = self.recipe.epochs * self.steps_per_epoch

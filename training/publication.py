@@ -54,7 +54,8 @@ def publish(run_folder: Path, repository: ModelRepository, name: str, descriptio
     data = load_data(config.data)
     run.check_data(data)
     classifier = restore_classifier(run, data)
-    exported = export(classifier, config.network.activation, data.held_out.pixels.shape[1:])
+    network = config.network
+    exported = export(classifier, network.activation, data.held_out.pixels.shape[1:], network.activation_parameters)
     graph = exported.model.SerializeToString()
     draft = _manifest(name, description or _describe(record), data, exported, record)
     metrics, baseline = measure(exported.model, draft, data)

@@ -109,6 +109,7 @@ def training_record(config: RunConfig, trainer: Trainer) -> TrainingRecord:
     return TrainingRecord(
         network=config.network.network,
         activation=config.network.activation,
+        activation_parameters=dict(config.network.activation_parameters),
         arrangement=config.network.arrangement,
         parameters=sum(parameter.numel() for parameter in trainer.model.network.parameters()),
         data=trainer.data.name,

@@ -1,16 +1,58 @@
-"""The catalogue of activations, by key."""
+"""The catalogue of activations, by key: those of this package, and those that other packages bring."""
 
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+
+from training.activations.dynamic import DYNAMIC
 from training.activations.entry import Activation
 from training.activations.exponentials import EXPONENTIALS
+from training.activations.groupings import GROUPINGS
 from training.activations.rectifiers import RECTIFIERS
 from training.activations.self_gated import SELF_GATED
 from training.activations.sigmoids import SIGMOIDS
 
-ACTIVATIONS: dict[str, Activation] = {**RECTIFIERS, **EXPONENTIALS, **SELF_GATED, **SIGMOIDS}
+ENTRY_POINTS = "reslens.activations"
+"""Group of the entry points by which an installed package adds activations; see docs/activations.md."""
+
+ACTIVATIONS: dict[str, Activation] = {**RECTIFIERS, **EXPONENTIALS, **SELF_GATED, **SIGMOIDS, **GROUPINGS, **DYNAMIC}
 
 
-def find_activation(key: str) -> Activation:
-    """Look an activation up; raises `ValueError` that lists the known keys."""
-    if key not in ACTIVATIONS:
-        raise ValueError(f"unknown activation {key!r}; choose from {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[key]
+def catalogue() -> dict[str, Activation]:
+    """Every activation: ours, then those of installed packages; raises `ValueError` as `find_activation` does."""
+    return {key: find_activation(key) for key in _keys()}
+
+
+def find_activation(key: str, parameters: Mapping[str, float] | None = None) -> Activation:
+    """Look an activation up and set its parameters.
+
+    Raises `ValueError` for an unknown key or parameter, listing the known ones, and for an entry point that takes a key
+    in use, does not load, or is no `Activation`.
+    """
+    points = entry_points(group=ENTRY_POINTS, name=key)
+    if len(points) + (key in ACTIVATIONS) > 1:
+        taken = ", ".join(point.value for point in points)
+        raise ValueError(f"activation key {key!r} is taken more than once ({taken}): rename that entry point")
+    if key in ACTIVATIONS:
+        found = ACTIVATIONS[key]
+    elif points:
+        (point,) = points
+        found = _load(point)
+    else:
+        raise ValueError(f"unknown activation {key!r}; choose from {', '.join(_keys())}")
+    return found.configured(key, parameters or {})
+
+
+def _keys() -> list[str]:
+    return list(dict.fromkeys([*ACTIVATIONS, *(point.name for point in entry_points(group=ENTRY_POINTS))]))
+
+
+def _load(point: EntryPoint) -> Activation:
+    try:
+        activation = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"activation {point.name!r} ({point.value}) cannot be loaded: {error}") from error
+    if not isinstance(activation, Activation):
+        raise ValueError(
+            f"activation {point.name!r} ({point.value}) is of type {type(activation).__name__}, not Activation"
+        )
+    return activation

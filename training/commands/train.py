@@ -17,6 +17,7 @@ def train(
     recipe: Recipe = Recipe(),  # noqa: B008  (frozen)
     network: str = "resnet8",
     activation: str = "relu",
+    activation_parameters: dict[str, float] | None = None,
     arrangement: str = "original",
     run: Path | None = None,
     resume: bool = False,
@@ -29,7 +30,8 @@ def train(
         data: What to learn from.
         recipe: How.
         network: Key of the network catalogue.
-        activation: Key of the activation catalogue.
+        activation: Key of the activation catalogue; `python -m training activations` lists it.
+        activation_parameters: Parameters of the activation by name, for example `alpha 0.5`.
         arrangement: Key of the arrangement catalogue.
         run: Folder of the run; runs/<data>-<network>-<activation>-<arrangement> if not given.
         resume: Go on with the run in the folder, if there is one.
@@ -45,8 +47,17 @@ def train(
         # Absolute, so that the run can be published from anywhere.
         data = replace(data, data_dir=str(Path(data.data_dir).resolve()))
     loaded = load_data(data)
-    config = NetworkConfig(network, activation, arrangement, len(loaded.class_names), loaded.preprocessing.channels)
-    name = "-".join(((Path(data.data_dir).name if data.data_dir else data.data), network, activation, arrangement))
+    config = NetworkConfig(
+        network,
+        activation,
+        arrangement,
+        len(loaded.class_names),
+        loaded.preprocessing.channels,
+        activation_parameters or {},
+    )
+    source = Path(data.data_dir).name if data.data_dir else data.data
+    chosen_parameters = [f"{key}{value:g}" for key, value in config.activation_parameters.items()]
+    name = "-".join([source, network, activation, *chosen_parameters, arrangement])
     this = Run(run or Path("runs") / name, RunConfig(config, data, recipe))
     trainer = this.train(loaded, chosen, resume)
     result = trainer.evaluate()

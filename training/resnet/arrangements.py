@@ -20,14 +20,19 @@ class ResidualBlock(nn.Module):
     preactivated: ClassVar[bool]
     """True if the block takes and leaves a bare sum: the stem ends bare, and the head starts with BN and activation."""
 
-    def __init__(self, convolutions: Sequence[nn.Conv2d], shortcut: nn.Module, activation: Activation) -> None:
+    def __init__(
+        self, channels: int, convolutions: Sequence[nn.Conv2d], shortcut: nn.Module, activation: Activation
+    ) -> None:
+        """`channels` is the number that enters the block."""
         super().__init__()
         self.length = len(convolutions)
-        for index, convolution in enumerate(convolutions, start=1):
-            channels = convolution.in_channels if self.preactivated else convolution.out_channels
+        widths = [channels, *(convolution.out_channels for convolution in convolutions)]
+        # Normalisation and activation come before each convolution, or after.
+        normalised = widths[:-1] if self.preactivated else widths[1:]
+        for index, (convolution, width) in enumerate(zip(convolutions, normalised, strict=True), start=1):
             self.add_module(f"conv{index}", convolution)
-            self.add_module(f"bn{index}", nn.BatchNorm2d(channels))
-            self.add_module(f"act{index}", activation.build(channels))
+            self.add_module(f"bn{index}", nn.BatchNorm2d(width))
+            self.add_module(f"act{index}", activation.build(width))
         self.downsample = shortcut
 
     def part(self, kind: str, index: int) -> nn.Module:

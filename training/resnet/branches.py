@@ -5,13 +5,17 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from training.activations.entry import Activation
+
 
 @dataclass(frozen=True)
 class Branch:
     """A kind of residual branch; `expansion` is its output width relative to the stage's width."""
 
-    convolutions: Callable[[int, int, int], list[nn.Conv2d]]
-    """(channels in, stage width, stride) → the branch's convolutions in order."""
+    convolutions: Callable[[int, int, int, Activation], list[nn.Conv2d]]
+    """(channels in, stage width, stride, activation) → the branch's convolutions in order.
+
+    Each puts out what an activation takes, and all but the first take what an activation gives."""
     expansion: int
 
 
@@ -20,15 +24,17 @@ def convolution_3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.
     return nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
 
 
-def _basic(channels_in: int, width: int, stride: int) -> list[nn.Conv2d]:
-    return [convolution_3x3(channels_in, width, stride), convolution_3x3(width, width)]
+def _basic(channels_in: int, width: int, stride: int, activation: Activation) -> list[nn.Conv2d]:
+    before, after = activation.width_before(width), activation.width_after(width)
+    return [convolution_3x3(channels_in, before, stride), convolution_3x3(after, before)]
 
 
-def _bottleneck(channels_in: int, width: int, stride: int) -> list[nn.Conv2d]:
+def _bottleneck(channels_in: int, width: int, stride: int, activation: Activation) -> list[nn.Conv2d]:
+    before, after = activation.width_before(width), activation.width_after(width)
     return [
-        nn.Conv2d(channels_in, width, 1, bias=False),
-        convolution_3x3(width, width, stride),
-        nn.Conv2d(width, 4 * width, 1, bias=False),
+        nn.Conv2d(channels_in, before, 1, bias=False),
+        convolution_3x3(after, before, stride),
+        nn.Conv2d(after, activation.width_before(4 * width), 1, bias=False),
     ]
 
 

@@ -35,14 +35,13 @@ def projection_shortcut(channels_in: int, channels_out: int, stride: int) -> nn.
     return nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out))
 
 
+def padded_shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module:
+    """Option A of He 2015; where channels become fewer there is nothing to pad, and option B takes its place."""
+    build = PaddedShortcut if channels_out >= channels_in else projection_shortcut
+    return build(channels_in, channels_out, stride)
+
+
 SHORTCUTS: dict[str, Callable[[int, int, int], nn.Module]] = {
-    "padded": PaddedShortcut,
+    "padded": padded_shortcut,
     "projection": projection_shortcut,
 }
-
-
-def build_shortcut(key: str, channels_in: int, channels_out: int, stride: int) -> nn.Module:
-    """The identity where the shape stays, else the shortcut named `key`."""
-    if channels_in == channels_out and stride == 1:
-        return nn.Identity()
-    return SHORTCUTS[key](channels_in, channels_out, stride)
