@@ -11,16 +11,20 @@ from numpy.typing import NDArray
 
 from models.instrument import instrument
 from models.manifest import ModelManifest, TensorSpec
+from models.overloads import choose_overload
 from models.preprocessing import pixels_to_tensor
 from models.repository import Bundle
 from models.statistics.layers import StatisticsReader
 from models.statistics.layout import output_widths
 from service.errors import ModelFaultError
+from service.runtime.provider import CPU, CUDA
 from service.runtime.sessions import Sessions
 
 Tensors = Mapping[str, NDArray[np.float32]]
 
 DATATYPES = {"tensor(float)": "FP32", "tensor(float16)": "FP16", "tensor(uint8)": "UINT8"}
+# The bodies of activations that are made for a provider.
+OVERLOADS = {CPU: "cpu", CUDA: "cuda"}
 # Batch sizes of the warm-up; two of them, so that a batch size frozen into the graph is found out.
 WARM_UP_BATCHES = (1, 2)
 # Both sessions run the same kernels on the same weights. On the CPU their logits were bit-identical in every model
@@ -55,8 +59,9 @@ class LoadedModel:
         _check_manifest(bundle.manifest)
         graph = _parse(bundle.graph)
         _refuse_external_data(graph)
+        graph = choose_overload(graph, OVERLOADS[provider])
         self._sessions = Sessions(provider, threads)
-        self._plain = self._sessions.open(bundle.graph)
+        self._plain = self._sessions.open(graph.SerializeToString())
         weights = self._sessions.weight_bytes
         instrumented = instrument(graph, bundle.manifest)
         _check_channels(graph, bundle.manifest)

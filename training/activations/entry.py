@@ -37,7 +37,7 @@ class ActivationNode:
     A name must not be that of a parameter or submodule."""
     attributes: Mapping[str, float | int] = field(default_factory=dict)
     overloads: Mapping[str, FunctionBody] = field(default_factory=dict)
-    """Bodies with the same signature that are faster on another execution provider: `cuda`."""
+    """Bodies with the same signature, in the same order, that are faster on an execution provider: `cpu`, `cuda`."""
 
 
 class ActivationModule(nn.Module, ABC):

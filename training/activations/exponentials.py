@@ -31,7 +31,8 @@ class EluActivation(ActivationModule):
         return F.elu(x, self.alpha)
 
     def node(self) -> ActivationNode:
-        return ActivationNode(bodies.EluMax if self.alpha <= 1 else bodies.Elu, attributes={"alpha": self.alpha})
+        body = bodies.EluMax if self.alpha <= 1 else bodies.Elu
+        return ActivationNode(body, attributes={"alpha": self.alpha}, overloads={"cuda": bodies.EluCuda})
 
 
 class SeluActivation(ActivationModule):
@@ -45,7 +46,8 @@ class SeluActivation(ActivationModule):
         return F.selu(x)
 
     def node(self) -> ActivationNode:
-        return ActivationNode(bodies.Selu, attributes={"scale": SELU_SCALE, "alpha": SELU_ALPHA})
+        attributes = {"scale": SELU_SCALE, "alpha": SELU_ALPHA}
+        return ActivationNode(bodies.Selu, attributes=attributes, overloads={"cuda": bodies.SeluCuda})
 
 
 class CeluActivation(ActivationModule):
@@ -65,7 +67,7 @@ class CeluActivation(ActivationModule):
         return F.celu(x, self.alpha)
 
     def node(self) -> ActivationNode:
-        return ActivationNode(bodies.Celu, attributes={"alpha": self.alpha})
+        return ActivationNode(bodies.Celu, attributes={"alpha": self.alpha}, overloads={"cuda": bodies.CeluCuda})
 
 
 class SoftplusActivation(ActivationModule):
@@ -82,7 +84,7 @@ class SoftplusActivation(ActivationModule):
         return F.softplus(x, threshold=40.0)
 
     def node(self) -> ActivationNode:
-        return ActivationNode(bodies.Softplus)
+        return ActivationNode(bodies.Softplus, overloads={"cuda": bodies.SoftplusCuda})
 
 
 class SoftReluActivation(ActivationModule):
@@ -105,7 +107,9 @@ class SoftReluActivation(ActivationModule):
         return torch.log1p(torch.exp(x.clamp(-self.threshold, self.threshold)))
 
     def node(self) -> ActivationNode:
-        return ActivationNode(bodies.SoftRelu, attributes={"threshold": self.threshold})
+        # ln(1 + e⁻¹⁶) = 1e-7
+        body = bodies.SoftRelu if self.threshold >= 16 else bodies.SoftReluClip
+        return ActivationNode(body, attributes={"threshold": self.threshold}, overloads={"cuda": bodies.SoftReluCuda})
 
 
 EXPONENTIALS: dict[str, Activation] = {

@@ -22,7 +22,7 @@ class ConcatenatedReluActivation(ActivationModule):
         return torch.cat((F.relu(x), F.relu(-x)), dim=1)
 
     def node(self) -> ActivationNode:
-        return ActivationNode(bodies.ConcatenatedRelu)
+        return ActivationNode(bodies.ConcatenatedRelu, {"minus": -torch.ones(self.channels, 1, 1)})
 
 
 class MaxoutActivation(ActivationModule):

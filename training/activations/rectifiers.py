@@ -141,8 +141,9 @@ class PReluActivation(ActivationModule):
 
     def node(self) -> ActivationNode:
         slopes_C11 = self.weight.detach().reshape(-1, 1, 1)
-        convex = bool(((slopes_C11 >= 0) & (slopes_C11 <= 1)).all())
-        return ActivationNode(bodies.PReluMax if convex else bodies.PRelu, inputs={"slope": slopes_C11})
+        convex = bool((slopes_C11 <= 1).all())
+        body, cpu = (bodies.PReluMax, bodies.PReluMaxCpu) if convex else (bodies.PRelu, bodies.PReluCpu)
+        return ActivationNode(body, {"slope": slopes_C11}, overloads={"cpu": cpu, "cuda": bodies.PReluCuda})
 
 
 RECTIFIERS: dict[str, Activation] = {
