@@ -102,14 +102,22 @@ class ActivationSite(Part):
     """Whether the output can be negative; the minimum is only measured where it can."""
     saturation: Saturation | None
     """None when saturation cannot be told from the output (x·σ(x) comes back to 0 from both sides)."""
-    output_range: tuple[FiniteFloat | None, FiniteFloat | None] = (None, None)
-    """Infimum and supremum of the output; None where there is none."""
+    output_range: tuple[FiniteFloat | None, FiniteFloat | None] | None = None
+    """Infimum and supremum of the output, None where it is unbounded; None as a whole when it is not known."""
     zero_is_dead: bool | None = None
     """Whether a channel of nothing but zeros has no gradient either; None when it is not known."""
     normal_mean: FiniteFloat | None = None
     """Mean of the output for inputs from N(0, 1); None when there is no such number."""
     normal_variance: Annotated[FiniteFloat, Field(ge=0)] | None = None
     """Variance of the output for inputs from N(0, 1)."""
+
+    @property
+    def expected_mean_shift(self) -> float | None:
+        """(E f)² / E f² for inputs from N(0, 1): a healthy layer's, 1/π for ReLU; None when it is not known."""
+        if self.normal_mean is None or self.normal_variance is None:
+            return None
+        square = self.normal_mean**2 + self.normal_variance
+        return self.normal_mean**2 / square if square else None
 
 
 class BlockEnd(Part):

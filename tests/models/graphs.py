@@ -38,6 +38,8 @@ ACTIVATIONS: dict[str, tuple[str, bool, Saturation | None]] = {
     "shifted": ("half = Constant<value_float = -0.5>() y = Max(x, half)", True, Saturation(below=-0.5)),
     "never": ("y = LeakyRelu<alpha = 0.1>(x)", True, Saturation()),
     "not_told": ("s = Sigmoid(x) y = Mul(x, s)", True, None),
+    # Signed, and zero on a half-line.
+    "gated": ("y = HardSwish(x)", True, None),
     "unsigned_not_told": ("y = Mul(x, x)", False, None),
 }
 
@@ -80,7 +82,8 @@ def graph(activation: str, seed: int = 0) -> onnx.ModelProto:
     return model
 
 
-def manifest(activation: str, **changes: object) -> ModelManifest:
+def manifest(activation: str, zero_is_dead: bool | None = None, **changes: object) -> ModelManifest:
+    """Its sites say nothing of what older bundles did not record, unless `zero_is_dead` is given."""
     _, signed, saturation = ACTIVATIONS[activation]
     described = ModelManifest(
         name="network",
@@ -101,6 +104,7 @@ def manifest(activation: str, **changes: object) -> ModelManifest:
                 channels=WIDTH,
                 signed=signed,
                 saturation=saturation,
+                zero_is_dead=zero_is_dead,
             )
             for tensor in ("act1", "act2", "act3")
         ),

@@ -3,12 +3,15 @@
 import io
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from models.instrument import instrument
+from models.repository import Entry, ModelRepository
+from models.shelf import SHIPPED_MODELS
 from models.statistics import layout
 from models.statistics.baseline import SAMPLED_IMAGES, Baseline
 from tests.models import graphs
@@ -81,12 +84,25 @@ def test_samples_are_the_layer_values_of_the_images(activation: str) -> None:
         "residual_share": np.sqrt(values[layout.BRANCH_ENERGY] / values[layout.SHORTCUT_ENERGY]),
     }
     nothing = np.full((IMAGES, 3), np.nan)
+    squares = (by_layer[layout.MEAN] ** 2).sum(2)
+    expected["mean_shift"] = squares / by_layer[layout.MEAN_SQUARE].sum(2)
+    # The manifest is one of those that do not say whether zero is dead.
+    expected["silent_channels"] = nothing
     expected["minimum"] = by_layer[layout.MINIMUM].min(2) if layout.MINIMUM in by_layer else nothing
     expected["saturated_fraction"] = by_layer[layout.SATURATED].mean(2) if layout.SATURATED in by_layer else nothing
     assert set(samples) == {*expected, "sparsity"}
     for name, table in expected.items():
         assert samples[name].dtype == np.float32
         np.testing.assert_allclose(samples[name], table, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_samples_count_silent_channels_where_that_means_death() -> None:
+    manifest = graphs.manifest("rectifier", zero_is_dead=True)
+    samples = Baseline.of(batches("rectifier", graphs.images(IMAGES), 16), manifest).samples
+    raw = graphs.tensors(graphs.graph("rectifier"), TENSORS, graphs.images(IMAGES))
+    silent = np.stack([(raw[tensor] == 0).all((2, 3)).sum(1) for tensor in TENSORS], 1)
+    assert silent.any()
+    assert samples["silent_channels"].tolist() == silent.tolist()
 
 
 def test_samples_of_many_images_are_spread_evenly() -> None:
@@ -125,6 +141,20 @@ def test_round_trip_through_bytes(activation: str) -> None:
     assert set(read.samples) == set(written.samples)
     for name, values in written.samples.items():
         assert np.array_equal(read.samples[name], values, equal_nan=True)
+
+
+def test_an_older_baseline_has_fewer_samples() -> None:
+    written = baseline("rectifier")
+    later = {"mean_shift", "silent_channels"}
+    older = replace(written, samples={name: values for name, values in written.samples.items() if name not in later})
+    assert set(Baseline.from_bytes(older.to_bytes()).samples) == set(written.samples) - later
+
+
+@pytest.mark.parametrize("entry", ModelRepository(SHIPPED_MODELS).entries(), ids=str)
+def test_baselines_of_the_shipped_models_can_be_read(entry: Entry) -> None:
+    bundle = ModelRepository(SHIPPED_MODELS).open(entry.name, entry.version)
+    assert bundle.baseline is not None
+    assert Baseline.from_bytes(bundle.baseline).images >= 360
 
 
 def test_archive_holds_no_pickled_object() -> None:

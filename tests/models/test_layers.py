@@ -4,13 +4,15 @@ import json
 import math
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from models.instrument import instrument
 from models.manifest import ModelManifest
 from models.statistics import layout
-from models.statistics.layers import ImageStatistics, StatisticsReader
+from models.statistics.layers import ImageStatistics, LayerStatistics, StatisticsReader
 from tests.models import graphs
 
 TENSORS = ["act1", "act2", "act3"]
@@ -44,7 +46,12 @@ def test_image_statistics_equal_numpy(activation: str, batch: int) -> None:
             assert layer.active_fraction == pytest.approx((x > 0).mean(), abs=1e-6)
             assert layer.maximum == pytest.approx(x.max(), rel=1e-5)
             assert layer.sparsity == pytest.approx(hoyer(x.mean((1, 2)).tolist()), rel=1e-4)
+            shift = (x.mean((1, 2)) ** 2).sum() / (x**2).mean((1, 2)).sum()
+            assert layer.mean_shift == pytest.approx(shift, rel=1e-4)
+            # The manifest is one of those that do not say whether zero is dead.
+            assert layer.silent_channels is None
             assert layer.channels is not None
+            assert layer.channels.silent is None
             assert layer.channels.mean == pytest.approx(x.mean((1, 2)).tolist(), rel=1e-5, abs=1e-6)
             assert layer.channels.rms == pytest.approx(np.sqrt((x**2).mean((1, 2))).tolist(), rel=1e-5, abs=1e-6)
             assert layer.channels.active_fraction == pytest.approx((x > 0).mean((1, 2)).tolist(), abs=1e-6)
@@ -126,6 +133,8 @@ def test_columns_of_a_mixed_network() -> None:
             assert layers["maximum"][image, index] == max(columns[layout.MAXIMUM])
             if count > 1:
                 assert layers["sparsity"][image, index] == pytest.approx(hoyer(columns[layout.MEAN].tolist()))
+            shift = sum(value**2 for value in columns[layout.MEAN]) / sum(columns[layout.MEAN_SQUARE])
+            assert layers["mean_shift"][image, index] == pytest.approx(shift)
         assert layers["minimum"][image, 1] == min(outputs[layout.MINIMUM][image])
         assert layers["saturated_fraction"][image, 2] == pytest.approx(outputs[layout.SATURATED][image].mean())
     assert np.isnan(layers["minimum"][:, [0, 2]]).all()
@@ -158,6 +167,40 @@ def strict_json(statistics: ImageStatistics) -> dict[str, list[dict[str, object]
     return json.loads(statistics.model_dump_json(), parse_constant=refuse)
 
 
+def measured(layer: LayerStatistics) -> set[object]:
+    return set(layer.model_dump(exclude={"layer", "activation", "finite", "channels"}).values())
+
+
+@pytest.mark.parametrize("activation", graphs.ACTIVATIONS)
+def test_nothing_is_measured_of_nan(activation: str) -> None:
+    manifest = graphs.manifest(activation, zero_is_dead=True)
+    pixels = np.full_like(graphs.images(1), np.nan)
+    outputs = graphs.run(instrument(graphs.graph(activation), manifest), pixels)
+    for layer in StatisticsReader(manifest).image(outputs, 0, channels=True).layers:
+        assert not layer.finite
+        assert measured(layer) == {None}
+        assert layer.channels is not None
+        for values in layer.channels.model_dump().values():
+            assert values in (None, [None] * graphs.WIDTH)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=str)
+def test_one_channel_that_is_not_finite(value: float) -> None:
+    """It has no values, nor has its layer as a whole; the other channels of the layer and the other layers have."""
+    manifest, outputs = mixed_manifest(), mixed_outputs(1)
+    outputs[layout.MEAN_SQUARE][0, 4] = value
+    first, second, third = StatisticsReader(manifest).image(outputs, 0, channels=True).layers
+    assert first.finite
+    assert second.finite
+    assert second.channels is not None
+    assert None not in second.channels.mean
+    assert not third.finite
+    assert measured(third) == {None}
+    assert third.channels is not None
+    for values in third.channels.model_dump(exclude_none=True).values():
+        assert [number is None for number in values] == [False, True, False]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("activation", ["rectifier", "never", "not_told", "from_below"])
 def test_an_activation_that_is_not_finite(activation: str, value: float) -> None:
@@ -173,7 +216,7 @@ def test_an_activation_that_is_not_finite(activation: str, value: float) -> None
     for layer, tensor in zip(statistics.layers, TENSORS, strict=True):
         assert layer.finite == bool(np.isfinite(raw[tensor][1]).all())
         if not layer.finite:
-            assert layer.rms is None
+            assert measured(layer) == {None}
     assert not statistics.layers[0].finite
     read = strict_json(statistics)
     assert read["layers"][0]["finite"] is False
@@ -183,6 +226,99 @@ def test_an_activation_that_is_not_finite(activation: str, value: float) -> None
         assert StatisticsReader(manifest).image(outputs, row, channels=True) == StatisticsReader(manifest).image(
             undisturbed, row, channels=True
         )
+
+
+SILENT = -50.0
+"""Bias of a channel that a rectifier and a hard swish both cut to zeros."""
+
+
+def with_faint_channels(activation: str, biases: list[float]) -> onnx.ModelProto:
+    """The graph with the first channels of its stem replaced."""
+    model = graphs.graph(activation)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    weight, bias = (numpy_helper.to_array(tensors[name]).copy() for name in ("w0", "b0"))
+    weight[: len(biases)] *= 0.05
+    bias[: len(biases)] = biases
+    for name, value in (("w0", weight), ("b0", bias)):
+        tensors[name].CopyFrom(numpy_helper.from_array(value, name))
+    return model
+
+
+@pytest.mark.parametrize(("activation", "stem"), [("rectifier", [True] * 4), ("gated", [True, False, False, True])])
+def test_silent_channels_are_those_of_nothing_but_zeros(activation: str, stem: list[bool]) -> None:
+    """A hard swish is negative at −1; around −3 it is zero in places, and negative in others."""
+    model = with_faint_channels(activation, [SILENT, -1.0, -3.0, SILENT])
+    manifest = graphs.manifest(activation, zero_is_dead=True)
+    pixels = graphs.images(3)
+    outputs = graphs.run(instrument(model, manifest), pixels)
+    raw = graphs.tensors(model, TENSORS, pixels)
+    assert (raw["act1"][0] == 0).all((1, 2))[:4].tolist() == stem
+    assert raw["act1"][0, 2].max() == 0
+    reader = StatisticsReader(manifest)
+    for row in range(3):
+        for layer, tensor in zip(reader.image(outputs, row, channels=True).layers, TENSORS, strict=True):
+            silent = (raw[tensor][row] == 0).all((1, 2))
+            assert layer.silent_channels == silent.sum()
+            assert layer.channels is not None
+            assert layer.channels.silent == silent.tolist()
+
+
+@pytest.mark.parametrize("zero_is_dead", [False, None])
+def test_silence_is_not_counted_where_it_is_not_known_to_be_death(zero_is_dead: bool | None) -> None:
+    manifest = graphs.manifest("rectifier", zero_is_dead=zero_is_dead)
+    outputs = graphs.run(instrument(with_faint_channels("rectifier", [SILENT]), manifest), graphs.images(1))
+    for layer in StatisticsReader(manifest).image(outputs, 0, channels=True).layers:
+        assert layer.silent_channels is None
+        assert layer.channels is not None
+        assert layer.channels.silent is None
+
+
+def test_silence_is_counted_where_it_is_known() -> None:
+    """One layer says that zero is dead, its neighbours do not: columns must not be mixed up."""
+    sites = graphs.manifest("rectifier").sites
+    known = sites[1].model_copy(update={"zero_is_dead": True})
+    manifest = graphs.manifest("rectifier", sites=(sites[0], known, sites[2]))
+    outputs = graphs.run(instrument(graphs.graph("rectifier"), manifest), graphs.images(1))
+    outputs[layout.MAXIMUM][0, graphs.WIDTH - 1 : 2 * graphs.WIDTH + 1] = 0
+    outputs[layout.MEAN][0, graphs.WIDTH - 1 : 2 * graphs.WIDTH + 1] = 0
+    layers = StatisticsReader(manifest).image(outputs, 0, channels=False).layers
+    assert [layer.silent_channels for layer in layers] == [None, graphs.WIDTH, None]
+
+
+def test_a_layer_of_zeros_has_no_mean_shift() -> None:
+    manifest = graphs.manifest("rectifier", zero_is_dead=True)
+    outputs = graphs.run(instrument(graphs.graph("rectifier"), manifest), graphs.images(1))
+    zeros = {name: np.zeros_like(values) for name, values in outputs.items()}
+    for layer in StatisticsReader(manifest).image(zeros, 0, channels=False).layers:
+        assert layer.finite
+        assert layer.mean_shift is None
+        assert layer.silent_channels == graphs.WIDTH
+
+
+def test_mean_shift_at_its_ends() -> None:
+    """0 for centred channels, 1 for constant ones, and for a Gaussian behind ReLU what the manifest expects."""
+    random = np.random.default_rng(0)
+    normal = random.standard_normal((8, 1 << 14))
+    site = (
+        graphs.manifest("never")
+        .sites[0]
+        .model_copy(
+            update={
+                "normal_mean": 1 / math.sqrt(2 * math.pi),
+                "normal_variance": 1 / 2 - 1 / (2 * math.pi),
+                "channels": 8,
+            }
+        )
+    )
+    assert site.expected_mean_shift == pytest.approx(1 / math.pi, rel=1e-12)
+    manifest = graphs.manifest("never", sites=(site,), blocks=())
+    cases = {0.0: normal - normal.mean(1, keepdims=True), 1.0: np.full((8, 4), 3.0), 1 / math.pi: normal.clip(min=0)}
+    for expected, x in cases.items():
+        outputs = {name: np.ones((1, 8), np.float32) for name in layout.output_widths(manifest)}
+        outputs[layout.MEAN] = x.mean(1, dtype=np.float64)[None].astype(np.float32)
+        outputs[layout.MEAN_SQUARE] = (x**2).mean(1)[None].astype(np.float32)
+        (layer,) = StatisticsReader(manifest).image(outputs, 0, channels=False).layers
+        assert layer.mean_shift == pytest.approx(expected, abs=0.01)
 
 
 def test_a_dead_shortcut_has_no_residual_share() -> None:

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,37 @@ def manifest() -> ModelManifest:
 
 def test_survives_json(manifest: ModelManifest) -> None:
     assert ModelManifest.model_validate_json(manifest.model_dump_json()) == manifest
+
+
+def test_a_manifest_from_before_the_activations_told_more_is_read(manifest: ModelManifest) -> None:
+    written = json.loads(manifest.model_dump_json())
+    for site in written["sites"]:
+        for field in ("output_range", "zero_is_dead", "normal_mean", "normal_variance"):
+            del site[field]
+    read = ModelManifest.model_validate_json(json.dumps(written))
+    assert read == manifest
+    for site in read.sites:
+        assert site.output_range is site.zero_is_dead is site.normal_mean is site.normal_variance is None
+        assert site.expected_mean_shift is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "variance", "expected"),
+    [
+        (0.0, 1.0, 0.0),
+        (2.0, 0.0, 1.0),
+        (3.0, 1.0, 0.9),
+        # A function that is zero everywhere is shifted nowhere.
+        (0.0, 0.0, None),
+        (1.0, None, None),
+        (None, 1.0, None),
+    ],
+)
+def test_expected_mean_shift(
+    manifest: ModelManifest, mean: float | None, variance: float | None, expected: float | None
+) -> None:
+    site = manifest.sites[0].model_copy(update={"normal_mean": mean, "normal_variance": variance})
+    assert site.expected_mean_shift == expected
 
 
 def test_is_immutable(manifest: ModelManifest) -> None:
