@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from models.manifest import ModelManifest, TensorSpec
+from models.manifest import ModelManifest, Saturation, TensorSpec
 from models.statistics.layers import ImageStatistics
 
 
@@ -85,6 +85,22 @@ class ModelList(Answer):
     failed: list[FailedModel]
 
 
+class LayerMeaning(Answer):
+    """What the statistics of one layer are to be judged by; from its activation's entry in the catalogue."""
+
+    layer: str
+    activation: str
+    channels: int
+    saturation: Saturation | None
+    """Saturated is an output y ≤ `below` or y ≥ `above`; null where the output cannot show it."""
+    output_range: tuple[float | None, float | None] | None
+    """Infimum and supremum of the output, null where it is unbounded; null as a whole when it is not known."""
+    zero_is_dead: bool | None
+    """Whether a channel of nothing but zeros has no gradient either: only then are silent channels counted."""
+    expected_mean_shift: float | None
+    """The `mean_shift` for inputs from N(0, 1); null when it is not known."""
+
+
 class Memory(Answer):
     """Bytes of weights held on the CPU."""
 
@@ -95,6 +111,8 @@ class Memory(Answer):
 
 class ModelDetail(ModelSummary):
     manifest: ModelManifest
+    layers: list[LayerMeaning]
+    """In the order of the statistics of an image."""
     statistics_outputs: list[TensorSpec]
     """Further outputs that a V2 inference request can name."""
     memory: Memory

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from service.routes.answers import FailedModel, Memory, ModelDetail, ModelList, ModelSummary, VersionState
+from models.manifest import ActivationSite
+from service.routes.answers import FailedModel, LayerMeaning, Memory, ModelDetail, ModelList, ModelSummary, VersionState
 from service.routes.context import Here
 from service.runtime.model import LoadedModel
 from service.runtime.shelf import State
@@ -26,14 +27,27 @@ async def models(here: Here) -> ModelList:
 async def model(
     request: Request, here: Here, name: str, version: Annotated[int | None, Query(ge=1)] = None
 ) -> ModelDetail:
-    """The whole manifest of one model: classes, layers, how it was trained and how good it is."""
+    """Everything known of one model: classes, what each layer's statistics mean, how it was trained, how good it is."""
     loaded = await here.model(request, name, version)
     return ModelDetail(
         **dict(_summary(loaded, await here.shelf.states())),
         manifest=loaded.manifest,
+        layers=[_meaning(site) for site in loaded.manifest.sites],
         statistics_outputs=list(loaded.statistics),
         memory=Memory(**loaded.memory._asdict()),
         load_seconds=loaded.load_seconds,
+    )
+
+
+def _meaning(site: ActivationSite) -> LayerMeaning:
+    return LayerMeaning(
+        layer=site.name,
+        activation=site.activation,
+        channels=site.channels,
+        saturation=site.saturation,
+        output_range=site.output_range,
+        zero_is_dead=site.zero_is_dead,
+        expected_mean_shift=site.expected_mean_shift,
     )
 
 
