@@ -1,9 +1,7 @@
 """A trained classifier → an ONNX graph, each activation one node of the project's domain, checked against PyTorch."""
 
-import ast
 import copy
 import logging
-import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,16 +16,14 @@ from models.manifest import ActivationSite, BlockEnd
 from models.opset import DOMAIN, DOMAIN_VERSION, IR_VERSION, STANDARD_OPSET
 from models.overloads import choose_overload
 from training.activations.catalogue import find_activation
-from training.activations.entry import Activation, ActivationModule
-from training.activations.meaning import normal_moments
+from training.activations.entry import ActivationModule
 from training.classifier import PixelClassifier
-from training.resnet.arrangements import ResidualBlock
+from training.sites import NETWORK, find_blocks, find_sites, module_path
 
 INPUT = "images"
 OUTPUT = "logits"
 PARITY_BATCHES = (1, 2, 7)
 PARITY_TOLERANCE = 1e-4
-_NETWORK = "network."
 
 
 class ExportParityError(ValueError):
@@ -65,8 +61,8 @@ def export(
     model = _trace(classifier, image_shape)
     _name_after_modules(model.graph)
     _add_functions(model, modules.values())
-    sites = _find_sites(model.graph, activation, entry, modules)
-    blocks = _find_blocks(model.graph, modules)
+    sites = find_sites(model.graph, activation, entry, modules)
+    blocks = find_blocks(model.graph, modules)
     _strip_metadata(model)
     onnx.checker.check_model(model, full_check=True)
     # The overloads are made of standard operators too: wherever they are faster, they must be right here.
@@ -130,16 +126,6 @@ def _trace(classifier: PixelClassifier, image_shape: tuple[int, int, int]) -> on
     return model
 
 
-def _module_path(node: onnx.NodeProto) -> str:
-    """Path of the innermost module that the node was traced in, without the wrapper's own name."""
-    for entry in node.metadata_props:
-        if entry.key == "pkg.torch.onnx.name_scopes":
-            # The last scope is the operation itself.
-            path: str = ast.literal_eval(entry.value)[-2]
-            return path.removeprefix(_NETWORK.rstrip(".")).removeprefix(".")
-    return ""
-
-
 def _name_after_modules(graph: onnx.GraphProto) -> None:
     """Name nodes and the tensors between them after the modules that made them; weights lose the wrapper's prefix."""
     kept = {tensor.name for tensor in (*graph.input, *graph.output)}
@@ -154,10 +140,10 @@ def _name_after_modules(graph: onnx.GraphProto) -> None:
         return name
 
     for tensor in graph.initializer:
-        renamed[tensor.name] = unique(tensor.name.removeprefix(_NETWORK))
+        renamed[tensor.name] = unique(tensor.name.removeprefix(NETWORK))
         tensor.name = renamed[tensor.name]
     for node in graph.node:
-        path = _module_path(node)
+        path = module_path(node)
         base = path if node.domain == DOMAIN else ".".join(part for part in (path, node.op_type.lower()) if part)
         node.name = unique(base)
         for output in node.output:
@@ -169,68 +155,16 @@ def _name_after_modules(graph: onnx.GraphProto) -> None:
 
 
 def _add_functions(model: onnx.ModelProto, modules: Iterable[torch.nn.Module]) -> None:
-    bodies: dict[tuple[str, str], onnx.FunctionProto] = {}
+    functions: dict[tuple[str, str], onnx.FunctionProto] = {}
     for module in modules:
         if isinstance(module, ActivationModule):
-            node = module.frozen_node()
-            for overload, body in {"": node.body, **node.overloads}.items():
-                function = body.to_function_proto()
-                function.name, function.overload = node.body.name, overload
-                if bodies.setdefault((function.name, overload), function) != function:
+            for function in module.frozen_node().functions():
+                if functions.setdefault((function.name, function.overload), function) != function:
                     raise ValueError(f"two activations bring different ONNX bodies named {function.name!r}: rename one")
-    model.functions.extend(bodies.values())
+    model.functions.extend(functions.values())
     versions = {entry.domain: entry for entry in model.opset_import}
     if DOMAIN not in versions:
         model.opset_import.add(domain=DOMAIN, version=DOMAIN_VERSION)
-
-
-def _find_sites(
-    graph: onnx.GraphProto, activation: str, entry: Activation, modules: Mapping[str, torch.nn.Module]
-) -> tuple[ActivationSite, ...]:
-    found = {
-        name.removeprefix(_NETWORK): module for name, module in modules.items() if isinstance(module, ActivationModule)
-    }
-    nodes = [node for node in graph.node if node.domain == DOMAIN]
-    assert sorted(node.name for node in nodes) == sorted(found), "one node for each activation module"
-    return tuple(_site(node, activation, entry, found[node.name]) for node in nodes)
-
-
-def _site(node: onnx.NodeProto, activation: str, entry: Activation, module: ActivationModule) -> ActivationSite:
-    moments = normal_moments(entry, module)
-    low, high = (bound if math.isfinite(bound) else None for bound in module.output_range)
-    return ActivationSite(
-        name=node.name,
-        activation=activation,
-        tensor=node.output[0],
-        channels=module.output_channels(),
-        signed=module.signed,
-        saturation=module.saturation,
-        output_range=(low, high),
-        zero_is_dead=module.zero_is_dead,
-        normal_mean=moments.mean if moments else None,
-        normal_variance=moments.variance if moments else None,
-    )
-
-
-def _find_blocks(graph: onnx.GraphProto, modules: Mapping[str, torch.nn.Module]) -> tuple[BlockEnd, ...]:
-    """Each block's sum is the one Add in its own scope; what leaves the block is the sum or the activation after it.
-
-    An activation that changes the number of channels cannot be compared with the shortcut: then it is the sum.
-    """
-    blocks = []
-    for path in (path for path, module in modules.items() if isinstance(module, ResidualBlock)):
-        name = path.removeprefix(_NETWORK)
-        (add,) = (node for node in graph.node if node.op_type == "Add" and _module_path(node) == name)
-        after = [node for node in graph.node if add.output[0] in node.input]
-        closing = [node for node in after if node.domain == DOMAIN and node.name.startswith(f"{name}.")]
-        same = closing and _keeps_channels(modules[_NETWORK + closing[0].name])
-        output = closing[0].output[0] if same else add.output[0]
-        blocks.append(BlockEnd(name=name, output=output, shortcut=add.input[1]))
-    return tuple(blocks)
-
-
-def _keeps_channels(module: torch.nn.Module) -> bool:
-    return isinstance(module, ActivationModule) and module.output_channels() == module.channels
 
 
 def _strip_metadata(model: onnx.ModelProto) -> None:

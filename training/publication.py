@@ -50,7 +50,7 @@ def publish(run_folder: Path, repository: ModelRepository, name: str, descriptio
     if not run.record.is_file():
         raise ValueError(f"the run in {run_folder} is not finished: go on with `train --resume --run {run_folder}`")
     stored = json.loads(run.record.read_text())
-    record = TrainingRecord.model_validate({key: stored[key] for key in TrainingRecord.model_fields})
+    record = TrainingRecord.model_validate({key: stored[key] for key in TrainingRecord.model_fields if key in stored})
     data = load_data(config.data)
     run.check_data(data)
     classifier = restore_classifier(run, data)

@@ -39,6 +39,15 @@ class ActivationNode:
     overloads: Mapping[str, FunctionBody] = field(default_factory=dict)
     """Bodies with the same signature, in the same order, that are faster on an execution provider: `cpu`, `cuda`."""
 
+    def functions(self) -> list[FunctionProto]:
+        """The body and its overloads, as a model carries them: one name, told apart by `overload`."""
+        functions = []
+        for overload, body in {"": self.body, **self.overloads}.items():
+            function = body.to_function_proto()
+            function.name, function.overload = self.body.name, overload
+            functions.append(function)
+        return functions
+
 
 class ActivationModule(nn.Module, ABC):
     """Base of every activation: evaluates its formula in PyTorch, and becomes a single node when exported.

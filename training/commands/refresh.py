@@ -1,0 +1,32 @@
+"""`python -m training refresh`"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from models.repository import ModelRepository
+from models.shelf import SHIPPED_MODELS
+from training.data.sources import DataConfig
+from training.refresh import refresh as refresh_model
+
+
+def refresh(
+    name: Annotated[str, tyro.conf.Positional],
+    data: DataConfig = DataConfig(),  # noqa: B008  (frozen)
+    repository: Path = SHIPPED_MODELS,
+) -> None:
+    """Publish a model again with the present ONNX bodies, site descriptions and baseline; its weights stay as they are.
+
+    Args:
+        name: Name of the model in the repository; its newest version is taken.
+        data: The data that the model was trained on: its held-out images are measured again.
+        repository: Folder of the model repository; the one that the service reads by default if not given.
+    """
+    if data.data_dir:
+        data = replace(data, data_dir=str(Path(data.data_dir).resolve()))
+    done = refresh_model(ModelRepository(repository), name, data)
+    print(f"published {done.name} version {done.version} in {repository.resolve()}")
+    print(f"accuracy {done.metrics.accuracy:.2%} on {done.metrics.images} images ({done.metrics.data})")
+    print(f"logits differ from the version before by at most {done.parity:.1e}")
