@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME …] [--save FILE]` runs the benchmarks named, or all, and prints a table of each."""
+"""`python -m benchmarks [NAME …] [--activation KEY …] [--save FILE]` runs those named, or all, and prints tables."""
 
 import argparse
 import json
@@ -9,10 +9,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.activation_networks import activation_networks
+from benchmarks.activations import activations
 from benchmarks.machine import describe_machine
 from benchmarks.memory import memory
 from benchmarks.serving import serving
 from benchmarks.statistics_cost import statistics_cost
+from training.activations.catalogue import catalogue
 
 Rows = list[dict[str, str]]
 
@@ -21,35 +24,57 @@ BENCHMARKS: dict[str, tuple[str, Callable[[], Rows]]] = {
     "statistics": ("time with layer statistics against the plain run, one thread", statistics_cost),
     "memory": ("resident memory of a plain session, and what the instrumented one adds", memory),
 }
+OF_ACTIVATIONS: dict[str, tuple[str, Callable[[Sequence[str]], Rows]]] = {
+    "activations": (
+        "each activation alone, one thread: ns an element, and worst |y − f(x)| / (1 + |f(x)|)",
+        activations,
+    ),
+    "activation_networks": ("ResNet-20 with each activation, one thread", activation_networks),
+}
+NAMES = (*BENCHMARKS, *OF_ACTIVATIONS)
 
 
 def main() -> None:
     """Run as a program."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"any of {', '.join(BENCHMARKS)}; all if none is named")
+    parser.add_argument("names", nargs="*", help=f"any of {', '.join(NAMES)}; all if none is named")
+    parser.add_argument(
+        "--activation",
+        action="append",
+        choices=list(catalogue()),
+        metavar="KEY",
+        help="measure this one in the benchmarks of activations, not the whole catalogue; may be repeated",
+    )
     parser.add_argument("--save", type=Path, help="write figures, machine and versions to this JSON file")
     arguments = parser.parse_args()
-    unknown = set(arguments.names) - set(BENCHMARKS)
+    unknown = set(arguments.names) - set(NAMES)
     if unknown:
-        parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}")
+        parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; choose from {', '.join(NAMES)}")
     machine = describe_machine()
     console = Console(width=160)
     console.print(" · ".join(f"{key} {value}" for key, value in machine.items()), highlight=False)
     console.print("Ratios: median of rounds [95 % bootstrap interval].", highlight=False)
     results: dict[str, Rows] = {}
-    for name in arguments.names or BENCHMARKS:
-        title, run = BENCHMARKS[name]
-        results[name] = run()
+    for name in arguments.names or NAMES:
+        title, results[name] = _run(name, arguments.activation or list(catalogue()))
         console.print(_table(title, results[name]))
     if arguments.save:
         measured = {"measured": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine, "results": results}
         arguments.save.write_text(json.dumps(measured, indent=2, ensure_ascii=False) + "\n")
 
 
+def _run(name: str, keys: Sequence[str]) -> tuple[str, Rows]:
+    if name in OF_ACTIVATIONS:
+        title, run = OF_ACTIVATIONS[name]
+        return title, run(keys)
+    title, measure = BENCHMARKS[name]
+    return title, measure()
+
+
 def _table(title: str, rows: Sequence[dict[str, str]]) -> Table:
     table = Table(title=title, title_justify="left")
     for column in rows[0]:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row.values())
     return table

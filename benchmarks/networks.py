@@ -1,15 +1,18 @@
-"""Untrained networks to time: speed does not depend on what the weights have learned."""
+"""Untrained networks to time: speed depends on the scale of values at most, not on what the weights have learned."""
 
 from datetime import UTC, datetime
 
 import numpy as np
 import onnx
 import torch
+from torch import nn
 
 from models.manifest import ModelManifest, Preprocessing, TensorSpec
 from training.classifier import PixelClassifier
 from training.export import INPUT, OUTPUT, export
 from training.resnet.network import NetworkConfig, build_network
+
+CALIBRATION_IMAGES = 16
 
 
 def untrained(config: NetworkConfig, size: int) -> tuple[onnx.ModelProto, ModelManifest]:
@@ -35,6 +38,23 @@ def untrained(config: NetworkConfig, size: int) -> tuple[onnx.ModelProto, ModelM
         training=None,
     )
     return exported.model, manifest
+
+
+def calibrated(config: NetworkConfig, size: int, gain: float) -> PixelClassifier:
+    """A network with random weights, whose normalisations know the statistics of random images and multiply by `gain`.
+
+    So values have about the scale that they have in a trained network, and both signs at every activation.
+    """
+    torch.manual_seed(0)
+    classifier = PixelClassifier(build_network(config), (127.5,) * config.channels, (64.0,) * config.channels)
+    for module in classifier.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # The statistics of the one batch that follows, not a mixture with the initial ones.
+            module.momentum = None
+            nn.init.constant_(module.weight, gain)
+    with torch.no_grad():
+        classifier.train()(torch.from_numpy(random_pixels(CALIBRATION_IMAGES, size)))
+    return classifier.eval()
 
 
 def random_pixels(batch: int, size: int) -> np.ndarray:

@@ -47,3 +47,8 @@ def paired_ratio(measured: NDArray[np.float64], reference: NDArray[np.float64]) 
     medians = np.median(random.choice(ratios, (RESAMPLES, len(ratios))), axis=1)
     low, high = np.quantile(medians, (0.025, 0.975))
     return Ratio(float(np.median(ratios)), float(low), float(high), len(ratios))
+
+
+def ratio_cell(times: Mapping[str, NDArray[np.float64]], arm: str, reference: str) -> str:
+    """The ratio of two arms for a table; a dash where one of them was not measured."""
+    return str(paired_ratio(times[arm], times[reference])) if {arm, reference} <= times.keys() else "–"
