@@ -29,17 +29,20 @@ class ServedGraph:
         device = DEVICES[self._sessions.provider]
         (source,), (target,) = self._session.get_inputs(), self._session.get_outputs()
         binding = self._session.io_binding()
-        binding.bind_ortvalue_input(source.name, onnxruntime.OrtValue.ortvalue_from_numpy(x, device, 0))
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(x, device, 0)
+        binding.bind_ortvalue_input(source.name, value)
         binding.bind_output(target.name, device)
-        return BoundRun(self._session, binding)
+        return BoundRun(self._session, binding, value)
 
 
 class BoundRun:
     """One session and one input, to run again and again."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, binding: Any) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, binding: Any, x: Any) -> None:
         self._session = session
         self._binding = binding
+        # Kept, because the binding only borrows the memory of an array on the CPU.
+        self._x = x
 
     def seconds(self) -> float:
         """Run once, and wait until the output is there."""
