@@ -7,7 +7,7 @@ export HOST PORT
 
 PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve train test test-all test-service check format bench clean
+.PHONY: serve train test test-all test-service check format bench docs clean
 
 serve: $(VENV)/.service  ## start the service with the models that ship
 	$(VENV)/bin/python -m service
@@ -36,6 +36,9 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev  ## paired, interleaved measurements; prints a table
 	$(VENV)/bin/python -m benchmarks
+
+docs: $(VENV)/.dev  ## docs/activations.md and its plots, from the catalogue and the figures of make bench
+	$(VENV)/bin/python -m docs
 
 clean:
 	rm -rf $(VENV) $(VENV)-service build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

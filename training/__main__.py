@@ -10,10 +10,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import tyro
 
+from training.commands.activations import activations
 from training.commands.publish import publish
+from training.commands.refresh import refresh
 from training.commands.train import train
 
-COMMANDS: dict[str, Callable[..., None]] = {"train": train, "publish": publish}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "publish": publish,
+    "refresh": refresh,
+    "activations": activations,
+}
 
 
 def main() -> None:
