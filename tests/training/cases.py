@@ -65,7 +65,7 @@ class Case:
 
     def known(self, module: ActivationModule) -> dict[str, Any]:
         """What the formula takes: the parameters, and the module's state in float64."""
-        state = {name: value.detach().double().numpy() for name, value in module.state_dict().items()}
+        state = {name: value.detach().double().numpy().copy() for name, value in module.state_dict().items()}
         return {**self.entry.parameters, **state}
 
     def expected(self, module: ActivationModule, x: NDArray[Any]) -> Array:

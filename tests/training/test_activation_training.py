@@ -40,9 +40,9 @@ class TestRandomisedRelu:
     """Xu 2015: in training the slope of each negative element is drawn, in evaluation it is the mean."""
 
     @staticmethod
-    def drawn(lower: float, upper: float, count: int = 20_000) -> torch.Tensor:
-        torch.manual_seed(1)
+    def drawn(lower: float, upper: float, count: int = 20_000, seed: int = 1) -> torch.Tensor:
         module = Case("rrelu", (("lower", lower), ("upper", upper))).build().train()
+        torch.manual_seed(seed)
         return -module(torch.full((1, 1, 1, count), -1.0)).ravel()
 
     @pytest.mark.parametrize(("lower", "upper"), [(1 / 8, 1 / 3), (0.0, 0.5), (0.3, 0.31)])
@@ -73,11 +73,9 @@ class TestRandomisedRelu:
         assert (x.grad[x < 0] < 0.34).all()
 
     def test_the_seed_decides(self) -> None:
-        first, again = self.drawn(0.1, 0.3), self.drawn(0.1, 0.3)
+        first, again, other = (self.drawn(0.1, 0.3, seed=seed) for seed in (1, 1, 2))
         assert torch.equal(first, again)
-        torch.manual_seed(2)
-        module = Case("rrelu", (("lower", 0.1), ("upper", 0.3))).build().train()
-        assert not torch.equal(first, -module(torch.full((1, 1, 1, len(first)), -1.0)).ravel())
+        assert not torch.equal(first, other)
 
     def test_evaluation_draws_nothing(self) -> None:
         module = Case("rrelu").build()
@@ -91,7 +89,7 @@ def test_funnel_normalises_by_the_batch_in_training_and_by_what_it_saw_in_evalua
     case = Case("frelu", learned="any")
     module = case.build().double().train(training)
     x = torch.randn(3, case.channels, 5, 6, dtype=torch.float64) * 2 + 0.5
-    known = case.known(module)
+    known = {name: value.copy() for name, value in case.known(module).items()}
     expected = frelu(x.numpy(), known, training)
     np.testing.assert_allclose(module(x).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
     assert np.abs(expected - frelu(x.numpy(), known, not training)).max() > 0.1
@@ -173,17 +171,21 @@ class TestLearning:
 def test_a_network_trains_with_it(key: str) -> None:
     """A few steps on eight images lower the loss; every parameter that can has a gradient."""
     torch.manual_seed(0)
-    network = build_network(NetworkConfig("resnet8", key, classes=3, channels=1))
+    # Squares of squares overflow unless the sums are bare and the steps small.
+    arrangement, rate = ("full_preactivation", 1e-3) if key == "squared_relu" else ("original", 0.02)
+    network = build_network(NetworkConfig("resnet8", key, arrangement, classes=3, channels=1))
     INITIALISERS["he"](network)
     data = problem(training=24, mirrored=False)
     images = torch.from_numpy(data.training.pixels).float() / 128 - 1
     labels = torch.from_numpy(data.training.labels)
-    optimiser = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9)
+    optimiser = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9)
     losses = []
     for _ in range(12):
         loss = nn.functional.cross_entropy(network(images), labels)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        # For squared_relu, whose gradients have no bound.
+        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimiser.step()
         losses.append(loss.item())
     assert min(losses[-3:]) < 0.9 * losses[0]

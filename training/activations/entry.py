@@ -140,6 +140,8 @@ class Activation:
     """What else is to be known of the gradient."""
     reach: Literal["element", "channels", "image"] = "element"
     """What one output depends on: the input at its place, all channels at its position, or other positions too."""
+    continuous: bool = True
+    """False where a rounding error in the input may change the output by much more: exports are judged with that."""
     takes: Callable[..., int] = _one
     """Channels that enter for each channel of the layer's nominal width, from the parameters."""
     gives: Callable[..., int] = _one

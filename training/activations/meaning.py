@@ -43,9 +43,11 @@ def normal_moments(activation: Activation, module: ActivationModule) -> NormalMo
         x = torch.from_numpy(nodes).expand(1, module.channels, 1, -1)
         outputs = _evaluate(module, x)[0, :, 0]
         return _moments(outputs, weights)
-    # One output that takes two channels: the plane of both.
+    # One output that takes two channels: the plane of both, turned by 45° so that the line where they are equal, the
+    # kink of a maximum, lies between panels. N(0, 1) in the plane looks the same from every side.
     pair = activation.build(inputs)
-    grid = torch.from_numpy(np.stack(np.meshgrid(nodes, nodes, indexing="ij")))[None]
+    u, v = np.meshgrid(nodes, nodes, indexing="ij")
+    grid = torch.from_numpy(np.stack([u + v, u - v]) / math.sqrt(2))[None]
     outputs = _evaluate(pair, grid)[0].reshape(pair.output_channels(), -1)
     return _moments(outputs, np.outer(weights, weights).ravel())
 
@@ -96,7 +98,10 @@ def _slope(module: ActivationModule, x: Values) -> Values:
 
 
 def _quadrature(activation: Activation) -> tuple[Values, Values]:
-    inner = [kink for kink in activation.kinks if abs(kink) < REACH]
+    # Those of the defaults, and those that a parameter sets.
+    parameters = activation.parameters.values()
+    kinks = [*activation.kinks, *parameters, *(-value for value in parameters)]
+    inner = [kink for kink in kinks if abs(kink) < REACH]
     bounds = np.unique(np.concatenate([np.arange(-REACH, REACH + PANEL, PANEL), inner]))
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     middle, half = (bounds[1:] + bounds[:-1]) / 2, (bounds[1:] - bounds[:-1]) / 2

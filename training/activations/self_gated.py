@@ -112,7 +112,7 @@ class HardSwishActivation(ActivationModule):
 class MishActivation(ActivationModule):
     """f(x) = x·tanh(ln(1 + eˣ)); minimum −0.3088 at −1.1924. Misra 2019."""
 
-    output_range = (-0.30884008466543864, math.inf)
+    output_range = (-0.30884341301725043, math.inf)
     saturation = None
 
     def formula(self, x: Tensor) -> Tensor:

@@ -34,8 +34,8 @@ class StepActivation(ActivationModule):
 
     output_range = (0.0, 1.0)
     # Both values: a step is flat wherever it is not vertical.
+    # The straight-through gradient reaches a unit of nothing but zeros too: it is not dead.
     saturation = Saturation(below=0.0, above=1.0)
-    zero_is_dead = True
 
     def formula(self, x: Tensor) -> Tensor:
         y: Tensor = _StraightThrough.apply(x)  # type: ignore[no-untyped-call]
@@ -133,6 +133,7 @@ SIGMOIDS: dict[str, Activation] = {
         slopes=(1.0, 1.0),
         kinks={0.0: 1.0},
         gradient="straight-through: training uses 1 where the function's own slope is 0",
+        continuous=False,
     ),
     "sigmoid": Activation(
         formula="1 / (1 + e⁻ˣ)",
