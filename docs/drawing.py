@@ -68,10 +68,10 @@ def _crelu(activation: Activation) -> Drawing:
 
 def _maxout(activation: Activation) -> Drawing:
     def pieces(u: Tensor) -> Tensor:
-        return torch.stack((-u / 2, u - 1))
+        return torch.stack((-u / 2, u - 1.5))
 
-    curve = Curve("f", _through(activation.build(2), pieces), (2 / 3,))
-    return Drawing((curve,), "u", caption="An example: two affine pieces of one variable, x₁ = −u/2 and x₂ = u − 1.")
+    curve = Curve("f", _through(activation.build(2), pieces), (1.0,))
+    return Drawing((curve,), "u", caption="An example: two affine pieces of one variable, x₁ = −u/2 and x₂ = u − 3/2.")
 
 
 def _glu(activation: Activation) -> Drawing:
@@ -97,13 +97,12 @@ def _frelu(activation: Activation) -> Drawing:
 
 
 def _dynamic(activation: Activation) -> Drawing:
-    """Two images, that is two sets of coefficients (a₁, a₂, b₁, b₂)."""
     start = Curve("start", _dynamic_with(activation, 1.0, 0.0, 0.0, 0.0), (0.0,))
-    # 1.5·x + 0.25 = −0.5·x − 0.25
-    example = Curve("example", _dynamic_with(activation, 1.5, -0.5, 0.25, -0.25), (-0.25,))
+    # Equal b₁ and b₂, so that the pieces tie at 0 in spite of rounding.
+    example = Curve("example", _dynamic_with(activation, 1.5, -0.5, 0.25, 0.25), (0.0,))
     return Drawing(
         (start, example),
-        caption="As it starts, and an example: a₁ = 1.5, b₁ = 0.25, a₂ = −0.5, b₂ = −0.25, as one image may have them.",
+        caption="As it starts, and with a₁ = 1.5, a₂ = −0.5, b₁ = b₂ = 0.25, as an image may bring.",
     )
 
 

@@ -125,7 +125,8 @@ def _panel(axes: Axes, drawing: Drawing, quantity: str, colours: tuple[str, ...]
     axes.yaxis.set_major_formatter(_tick)
     _leave_room(axes)
     if len(drawing.curves) > 1:
-        axes.legend()
+        # Beside the title, where no curve can be.
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, ncols=len(drawing.curves))
 
 
 def _tick(value: float, _position: float) -> str:
