@@ -153,7 +153,9 @@ class Activation:
         if unknown:
             known = ", ".join(self.parameters) or "no parameters"
             raise ValueError(f"unknown parameter {', '.join(unknown)} of activation {key}; it has {known}")
-        return replace(self, parameters={**self.parameters, **parameters})
+        # A whole number in place of a float would become another kind of attribute in the graph.
+        given = {name: float(v) if isinstance(self.parameters[name], float) else v for name, v in parameters.items()}
+        return replace(self, parameters={**self.parameters, **given})
 
     def build(self, channels: int) -> ActivationModule:
         """The module for `channels` channels that enter; raises `ValueError` for an impossible parameter or number."""
