@@ -98,12 +98,12 @@ def _entry(key: str, parameters: tuple[tuple[str, float], ...]) -> Activation:
     return find_activation(key, dict(parameters))
 
 
-def learn(module: nn.Module, low: float, high: float, seed: int = 3) -> None:
-    """Values that no default could equal: slopes within the bounds, weights and statistics moderate."""
+def learn(module: nn.Module, low: float, high: float, seed: int = 3, spread: float = 0.5) -> None:
+    """Values that no default could equal: slopes within the bounds, weights from N(0, spread²), moderate statistics."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         if parameter.ndim > 1:
-            parameter.data.normal_(0, 0.5, generator=generator)
+            parameter.data.normal_(0, spread, generator=generator)
         else:
             parameter.data.uniform_(low, high, generator=generator)
     for part in module.modules():

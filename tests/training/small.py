@@ -1,10 +1,14 @@
 """Small problems and networks with nothing left at its default, for tests that need the real thing quickly."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import nn
 
 from models.manifest import Preprocessing
+from tests.training.cases import learn
+from training.activations.entry import ActivationModule
 from training.classifier import PixelClassifier
 from training.data.images import DataSet, LabelledImages
 from training.resnet.network import NetworkConfig, build_network
@@ -46,7 +50,14 @@ def problem(
 def randomise(network: nn.Module, seed: int = 0) -> None:
     """Weights, slopes and running statistics that no default could equal, scaled so that values stay moderate."""
     generator = torch.Generator().manual_seed(seed)
+    learning = [module for module in network.modules() if isinstance(module, ActivationModule)]
+    for number, module in enumerate(learning):
+        # Slopes of dynamic ReLU that grow from block to block would amplify rounding as much as they do values.
+        learn(module, -0.5, 1.2, seed + number, spread=0.15)
+    learned = {part for module in learning for part in module.modules()}
     for module in network.modules():
+        if module in learned:
+            continue
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, generator=generator)
         elif isinstance(module, nn.BatchNorm2d):
@@ -54,18 +65,36 @@ def randomise(network: nn.Module, seed: int = 0) -> None:
             module.bias.data.normal_(0, 0.3, generator=generator)
             module.running_mean.normal_(0, 0.5, generator=generator)
             module.running_var.uniform_(0.5, 2, generator=generator)
-        elif not isinstance(module, nn.Linear):
-            for slope in module.parameters(recurse=False):
-                slope.data.uniform_(-0.5, 1.2, generator=generator)
 
 
 def classifier(
-    network: str, activation: str, arrangement: str, channels: int = 3, classes: int = 10, seed: int = 0
+    network: str,
+    activation: str,
+    arrangement: str,
+    channels: int = 3,
+    classes: int = 10,
+    seed: int = 0,
+    parameters: Mapping[str, float] | None = None,
 ) -> PixelClassifier:
     """A random network behind a normalisation that differs from channel to channel, in evaluation mode."""
     torch.manual_seed(seed)
-    module = build_network(NetworkConfig(network, activation, arrangement, classes, channels))
+    module = build_network(NetworkConfig(network, activation, arrangement, classes, channels, parameters or {}))
     randomise(module, seed)
     mean = [110.0 + 10 * channel for channel in range(channels)]
     std = [50.0 + 7 * channel for channel in range(channels)]
     return PixelClassifier(module, mean, std).eval()
+
+
+def calibrate(model: PixelClassifier, size: int) -> None:
+    """Running statistics of random images, as after training: without them squared_relu leaves float32's range."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    generator = torch.Generator().manual_seed(7)
+    images = torch.randint(0, 256, (16, 3, size, size), generator=generator).float()
+    with torch.no_grad():
+        model.train()(images)
+    for norm in norms:
+        norm.momentum = 0.1
+    model.eval()

@@ -13,39 +13,53 @@ import pytest
 import torch
 from google.protobuf.message import Message
 from numpy.typing import NDArray
-from onnxscript import opset20 as op
-from onnxscript import script
-from onnxscript.values import Opset
 from torch import Tensor, nn
 
 from models.instrument import instrument
 from models.manifest import ModelManifest, Saturation
-from models.opset import DOMAIN, DOMAIN_VERSION, STANDARD_OPSET
-from models.repository import ModelRepository
+from models.opset import DOMAIN, DOMAIN_VERSION, IR_VERSION, STANDARD_OPSET
+from models.statistics import layout
 from tests.models import graphs
 from tests.models.test_instrument import fused_convolutions
-from tests.training.small import classifier, problem
-from training.activations.catalogue import ACTIVATIONS
-from training.activations.entry import Activation, ActivationModule, ActivationNode
+from tests.training.cases import ENTRIES
+from tests.training.small import calibrate, classifier
+from training.activations.catalogue import find_activation
+from training.activations.entry import Activation, ActivationModule
+from training.activations.meaning import normal_moments
 from training.classifier import PixelClassifier
-from training.data import sources
-from training.data.sources import DataConfig
-from training.export import ExportedGraph, ExportParityError, check_parity, export
-from training.publication import publish
-from training.recipe import Recipe
+from training.export import ExportedGraph, export
 from training.resnet.arrangements import ARRANGEMENTS, ResidualBlock
-from training.resnet.network import NetworkConfig
 from training.resnet.variants import VARIANTS, Variant
-from training.run import Run, RunConfig
 
-# Every activation, every arrangement, both families, both kinds of branch; the last member of a case is the image size.
+
+@dataclass(frozen=True)
+class Case:
+    network: str
+    activation: str
+    arrangement: str
+    size: int
+    parameters: tuple[tuple[str, float], ...] = ()
+
+    def __str__(self) -> str:
+        return "-".join([self.network, self.activation, *map(str, dict(self.parameters).values()), self.arrangement])
+
+
+# A ResNet-20 with every activation, the arrangements in turn; those that change the channels in each; both families and
+# both kinds of branch. The last member of a case is the size of its images.
 NAMES = list(ARRANGEMENTS)
+# Where activations stand on the shortcut's way, nine squares in a row are x^512: no ResNet-20 survives that.
+ONLY = {"squared_relu": "full_preactivation"}
 CASES = [
-    *[("resnet8", activation, NAMES[n % len(NAMES)], 16) for n, activation in enumerate(ACTIVATIONS, 1)],
-    ("resnet14", "relu", "full_preactivation", 8),
-    ("resnet18", "swish", "original", 64),
-    ("bottleneck", "prelu", "original", 16),
-    ("bottleneck", "relu", "full_preactivation", 16),
+    *[Case("resnet20", key, ONLY.get(key, NAMES[n % len(NAMES)]), 16) for n, key in enumerate(ENTRIES, 1)],
+    *[Case("resnet8", key, name, 16) for key in ("crelu", "glu") for name in NAMES],
+    *[Case("resnet8", "maxout", name, 16, (("k", 3),)) for name in NAMES],
+    Case("resnet8", "elu", "original", 16, (("alpha", 0.5),)),
+    Case("resnet14", "relu", "full_preactivation", 8),
+    Case("resnet18", "swish", "original", 64),
+    Case("bottleneck", "prelu", "original", 16),
+    Case("bottleneck", "relu", "full_preactivation", 16),
+    Case("bottleneck", "maxout", "full_preactivation", 16),
+    Case("bottleneck", "crelu", "original", 16),
 ]
 # ResNet-50 in small.
 BOTTLENECK = Variant("imagenet", "bottleneck", (1, 2), (8, 16), "projection", "fc")
@@ -59,31 +73,50 @@ ACTIVATION_OPERATORS = {
 
 @dataclass(frozen=True)
 class Exported:
+    case: Case
     classifier: PixelClassifier
     before: PixelClassifier
     """A copy of the classifier from before the export, in training mode as it was."""
     graph: ExportedGraph
-    activation: str
-    size: int
+
+    @property
+    def size(self) -> int:
+        return self.case.size
+
+    @property
+    def entry(self) -> Activation:
+        return find_activation(self.case.activation, dict(self.case.parameters))
 
     def pixels(self, batch: int, seed: int = 0) -> NDArray[np.float32]:
+        """Random images; for a step those on which no rounding error falls on the other side of 0, which are most."""
         random = np.random.default_rng(seed)
-        return random.integers(0, 256, (batch, 3, self.size, self.size)).astype(np.float32)
+        if self.case.activation != "step":
+            return random.integers(0, 256, (batch, 3, self.size, self.size)).astype(np.float32)
+        images = random.integers(0, 256, (4 * batch, 3, self.size, self.size)).astype(np.float32)
+        differences = np.abs(run(self.graph.model, images)["logits"] - self.logits(images)).max(1)
+        assert (differences <= 1e-4).mean() >= 0.5
+        return images[np.argsort(differences)[:batch]]
+
+    def logits(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            return copy.deepcopy(self.before).eval()(torch.from_numpy(pixels)).numpy()  # type: ignore[no-any-return]
 
     def modules(self, kind: type[nn.Module]) -> dict[str, nn.Module]:
         return {name: module for name, module in self.classifier.network.named_modules() if isinstance(module, kind)}
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(case[:3]))
+@pytest.fixture(scope="module", params=CASES, ids=str)
 def exported(request: pytest.FixtureRequest) -> Exported:
-    network, activation, arrangement, size = request.param
+    case = request.param
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(VARIANTS, "bottleneck", BOTTLENECK)
-        given = classifier(network, activation, arrangement).train()
+        given = classifier(case.network, case.activation, case.arrangement, parameters=dict(case.parameters))
+    calibrate(given, case.size)
+    given.train()
     before = copy.deepcopy(given)
-    graph = export(given, activation, (3, size, size))
+    graph = export(given, case.activation, (3, case.size, case.size), dict(case.parameters))
     assert given.training, "the network goes on training as if nothing had happened"
-    return Exported(given, before, graph, activation, size)
+    return Exported(case, given, before, graph)
 
 
 def assert_close(actual: NDArray[np.float64], expected: NDArray[np.float32], name: str) -> None:
@@ -115,8 +148,7 @@ class TestEveryExport:
     @pytest.mark.parametrize("batch", [1, 2, 7])
     def test_logits_equal_pytorchs(self, exported: Exported, batch: int) -> None:
         pixels = exported.pixels(batch, seed=batch)
-        with torch.no_grad():
-            expected = copy.deepcopy(exported.before).eval()(torch.from_numpy(pixels)).numpy()
+        expected = exported.logits(pixels)
         actual = run(exported.graph.model, pixels)["logits"]
         assert expected.std() > 0.01
         assert np.abs(actual - expected).max() <= 1e-4
@@ -132,11 +164,18 @@ class TestEveryExport:
         assert len(nodes) >= 6
 
     def test_sites_say_what_the_catalogue_says(self, exported: Exported) -> None:
-        entry = ACTIVATIONS[exported.activation]
+        modules = exported.modules(ActivationModule)
         for site in exported.graph.sites:
-            assert site.activation == exported.activation
-            assert site.signed == entry.signed
-            assert site.saturation == entry.saturation
+            module = modules[site.name]
+            assert isinstance(module, ActivationModule)
+            low, high = (bound if np.isfinite(bound) else None for bound in module.output_range)
+            moments = normal_moments(exported.entry, module)
+            assert site.activation == exported.case.activation
+            assert (site.signed, site.saturation) == (module.signed, module.saturation)
+            assert (site.output_range, site.zero_is_dead) == ((low, high), module.zero_is_dead)
+            assert (site.normal_mean is None) == (moments is None)
+            if moments is not None:
+                assert (site.normal_mean, site.normal_variance) == (moments.mean, moments.variance)
 
     def test_sites_are_the_outputs_of_their_modules(self, exported: Exported) -> None:
         pixels = exported.pixels(2)
@@ -158,6 +197,11 @@ class TestEveryExport:
             entered, left = seen[block.name]
             changed = not isinstance(blocks[block.name].downsample, nn.Identity)
             shortcut = seen[f"{block.name}.downsample"][1] if changed else entered
+            closing = [name for name in seen if name.startswith(f"{block.name}.act")][-1]
+            if exported.case.arrangement == "original" and seen[closing][0].shape != seen[closing][1].shape:
+                # Other channels leave than are summed: the sum is what can be compared with the shortcut.
+                left = seen[closing][0]
+            assert left.shape == shortcut.shape
             assert_close(tensors[block.output], left.numpy(), block.name)
             assert_close(tensors[block.shortcut], shortcut.numpy(), block.name)
 
@@ -178,6 +222,7 @@ class TestEveryExport:
             "": STANDARD_OPSET,
             DOMAIN: DOMAIN_VERSION,
         }
+        assert model.ir_version == IR_VERSION
 
     def test_batch_alone_is_dynamic(self, exported: Exported) -> None:
         model = exported.graph.model
@@ -212,9 +257,10 @@ class TestEveryExport:
             str(Path.home()),
             str(Path(torch.__file__).parent),
         }
-        for trace in [*here, "site-packages", "Traceback", ".py"]:
+        for trace in [*here, "site-packages", "Traceback"]:
             assert trace.encode() not in content, trace
-        assert [text for text in strings(exported.graph.model) if "/" in text or "\\" in text] == []
+        texts = list(strings(exported.graph.model))
+        assert [text for text in texts if any(mark in text for mark in ("/", "\\", ".py"))] == []
 
     def test_instrumented_logits_are_the_same_and_every_fusion_survives(
         self, exported: Exported, tmp_path: Path
@@ -228,6 +274,38 @@ class TestEveryExport:
         for level in ("ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"):
             chosen = getattr(onnxruntime.GraphOptimizationLevel, level)
             assert fused_convolutions(instrumented, chosen, tmp_path) == fused_convolutions(plain, chosen, tmp_path)
+
+    def test_statistics_equal_pytorchs(self, exported: Exported) -> None:
+        pixels = exported.pixels(2)
+        seen = observed(exported.classifier, pixels)
+        actual = run(instrument(exported.graph.model, manifest(exported)), pixels)
+        raw = {site: seen[site.name][1].double().numpy() for site in exported.graph.sites}
+        expected = {
+            layout.MEAN: [x.mean((2, 3)) for x in raw.values()],
+            layout.MEAN_SQUARE: [(x**2).mean((2, 3)) for x in raw.values()],
+            layout.MAXIMUM: [x.max((2, 3)) for x in raw.values()],
+            layout.MINIMUM: [x.min((2, 3)) for site, x in raw.items() if site.signed],
+        }
+        for output, parts in expected.items():
+            assert (output in actual) == bool(parts)
+            if parts:
+                assert_close(np.concatenate(parts, 1), actual[output], output)
+        shares = {
+            layout.ACTIVE: [(x > 0).mean((2, 3)) for x in raw.values()],
+            layout.SATURATED: [saturated(site.saturation, x) for site, x in raw.items() if site.saturation is not None],
+        }
+        for output, parts in shares.items():
+            assert (output in actual) == bool(parts)
+            if parts:
+                # A value that rounding moves across a bound changes its own channel's share.
+                differing = np.abs(np.concatenate(parts, 1) - actual[output]) > 1e-5
+                assert differing.mean() < 0.01, output
+
+
+def saturated(region: Saturation, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    below = -np.inf if region.below is None else np.float32(region.below)
+    above = np.inf if region.above is None else np.float32(region.above)
+    return ((x <= below) | (x >= above)).mean((2, 3))  # type: ignore[no-any-return]
 
 
 def strings(message: Message) -> Iterator[str]:
@@ -250,51 +328,5 @@ def manifest(exported: Exported) -> ModelManifest:
 
 
 def test_every_arrangement_is_exported() -> None:
-    assert {arrangement for _, _, arrangement, _ in CASES} == set(ARRANGEMENTS)
-
-
-def test_parity_is_judged_on_every_logit() -> None:
-    """A difference of 2e-4 in one logit is too much; so is a logit that is not a number."""
-    model = classifier("resnet8", "relu", "original")
-    graph = export(model, "relu", (3, 8, 8)).model
-    assert check_parity(graph, model, (3, 8, 8)) <= 1e-4
-    for change, message in [(2e-4, r"by 0\.000"), (float("nan"), "by nan")]:
-        other = copy.deepcopy(model)
-        other.network.linear.bias.data[3] += change
-        with pytest.raises(ExportParityError, match=f"differ from PyTorch's {message}"):
-            check_parity(graph, other, (3, 8, 8))
-
-
-reslens = Opset(DOMAIN, DOMAIN_VERSION)
-
-
-@script(reslens, default_opset=op)
-def AlmostRelu(x):  # noqa: N802
-    return op.LeakyRelu(x, alpha=0.01)
-
-
-class WrongBody(ActivationModule):
-    """f(x) = max(0, x), exported as something else."""
-
-    def formula(self, x: Tensor) -> Tensor:
-        return torch.relu(x)
-
-    def node(self) -> ActivationNode:
-        return ActivationNode(AlmostRelu)
-
-
-def test_a_wrong_body_is_neither_exported_nor_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = Activation("max(0, x)", lambda _: WrongBody(), False, Saturation(below=0.0), "this test")
-    monkeypatch.setitem(ACTIVATIONS, "wrong", wrong)
-    monkeypatch.setitem(sources.SOURCES, "digits", lambda _: problem())
-    config = RunConfig(
-        NetworkConfig("resnet8", "wrong", "original", classes=3, channels=1),
-        DataConfig(),
-        Recipe(epochs=1, batch_size=16),
-    )
-    Run(tmp_path / "run", config).train(problem(), torch.device("cpu"), resume=False)
-    repository = ModelRepository(tmp_path / "shelf")
-    with pytest.raises(ExportParityError, match=r"differ from PyTorch's by .* at most 0\.0001 is allowed"):
-        publish(tmp_path / "run", repository, "wrong")
-    assert repository.entries() == []
-    assert not (tmp_path / "shelf").exists() or not any((tmp_path / "shelf").rglob("*.onnx"))
+    assert {case.arrangement for case in CASES} == set(ARRANGEMENTS)
+    assert {case.activation for case in CASES if case.network == "resnet20"} == set(ENTRIES)

@@ -1,34 +1,20 @@
-"""Residual networks against the papers: sizes, shapes, names, and their function written again from the text."""
+"""Residual networks against the papers: sizes, shapes and names; their function is in test_network_function.py."""
 
 import re
-from collections.abc import Callable
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from tests.training.small import randomise
 from training.activations.catalogue import find_activation
 from training.resnet.arrangements import ARRANGEMENTS
 from training.resnet.network import NetworkConfig, build_network
 from training.resnet.variants import VARIANTS
 
-State = dict[str, Tensor]
-
 # He 2015, table 6, in millions; for 10 classes.
 CIFAR_MILLIONS = {"resnet20": 0.27, "resnet32": 0.46, "resnet44": 0.66, "resnet56": 0.85, "resnet110": 1.7}
 # The documentation of torchvision's models; for 1000 classes.
 IMAGENET_MILLIONS = {"resnet18": 11.69, "resnet34": 21.80, "resnet50": 25.56, "resnet101": 44.55, "resnet152": 60.19}
-# He 2015, table 1 and section 4.2: blocks in each stage, convolutions in each branch.
-DEPTHS = {
-    "resnet8": ((1, 1, 1), 2),
-    "resnet14": ((2, 2, 2), 2),
-    "resnet20": ((3, 3, 3), 2),
-    "resnet18": ((2, 2, 2, 2), 2),
-    "resnet34": ((3, 4, 6, 3), 2),
-    "resnet50": ((3, 4, 6, 3), 3),
-}
 
 
 def on_paper(network: str, activation: str = "relu", arrangement: str = "original", classes: int = 10) -> nn.Module:
@@ -84,125 +70,6 @@ def test_stages_halve_the_image_and_logits_have_one_column_a_class(network: str,
 def test_images_of_any_number_of_channels(channels: int) -> None:
     network = build_network(NetworkConfig("resnet8", channels=channels)).eval()
     assert network(torch.zeros(2, channels, 8, 8)).shape == (2, 10)
-
-
-def batch_norm(state: State, name: str, x: Tensor, training: bool) -> Tensor:
-    """Ioffe & Szegedy 2015, written out."""
-    if training:
-        mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
-    else:
-        mean, variance = state[f"{name}.running_mean"], state[f"{name}.running_var"]
-    normal = (x - mean[:, None, None]) / torch.sqrt(variance + 1e-5)[:, None, None]
-    return state[f"{name}.weight"][:, None, None] * normal + state[f"{name}.bias"][:, None, None]
-
-
-def activate(state: State, name: str, x: Tensor) -> Tensor:
-    return torch.where(x > 0, x, state[f"{name}.weight"][:, None, None] * x)
-
-
-def convolve(state: State, name: str, x: Tensor, stride: int = 1) -> Tensor:
-    weight = state[f"{name}.weight"]
-    return F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
-
-
-def shortcut(state: State, block: str, x: Tensor, channels: int, stride: int, training: bool) -> Tensor:
-    """Identity where the shape stays; options B and A of He 2015 where it changes."""
-    if x.shape[1] == channels and stride == 1:
-        return x
-    if f"{block}.downsample.0.weight" in state:
-        projected = convolve(state, f"{block}.downsample.0", x, stride)
-        return batch_norm(state, f"{block}.downsample.1", projected, training)
-    small = x[:, :, ::stride, ::stride]
-    zeros = torch.zeros_like(small[:, : (channels - x.shape[1]) // 2])
-    return torch.cat([zeros, small, zeros], 1)
-
-
-def original(state: State, block: str, x: Tensor, strides: list[int], training: bool) -> Tensor:
-    """He 2015, figure 2 and 5: weights, BN, activation, …, weights, BN, addition, activation."""
-    y = x
-    for index, stride in enumerate(strides, 1):
-        y = batch_norm(state, f"{block}.bn{index}", convolve(state, f"{block}.conv{index}", y, stride), training)
-        if index < len(strides):
-            y = activate(state, f"{block}.act{index}", y)
-    y = y + shortcut(state, block, x, y.shape[1], max(strides), training)
-    return activate(state, f"{block}.act{len(strides)}", y)
-
-
-def full_preactivation(state: State, block: str, x: Tensor, strides: list[int], training: bool) -> Tensor:
-    """He 2016, figure 4(e); where the shape changes, the shortcut starts from the activated input (authors' code)."""
-    y = first = activate(state, f"{block}.act1", batch_norm(state, f"{block}.bn1", x, training))
-    y = convolve(state, f"{block}.conv1", y, strides[0])
-    for index, stride in enumerate(strides[1:], 2):
-        y = activate(state, f"{block}.act{index}", batch_norm(state, f"{block}.bn{index}", y, training))
-        y = convolve(state, f"{block}.conv{index}", y, stride)
-    same = x.shape == y.shape
-    return y + (x if same else shortcut(state, block, first, y.shape[1], max(strides), training))
-
-
-BLOCKS: dict[str, Callable[[State, str, Tensor, list[int], bool], Tensor]] = {
-    "original": original,
-    "full_preactivation": full_preactivation,
-}
-
-
-def reference(state: State, network: str, arrangement: str, x: Tensor, training: bool) -> Tensor:
-    depths, convolutions = DEPTHS[network]
-    imagenet = len(depths) == 4
-    x = convolve(state, "conv1", x, 2 if imagenet else 1)
-    if arrangement == "original":
-        x = activate(state, "act1", batch_norm(state, "bn1", x, training))
-    if imagenet:
-        x = F.max_pool2d(x, 3, 2, 1)
-    for stage, depth in enumerate(depths, 1):
-        for index in range(depth):
-            strides = [1] * convolutions
-            # The bottleneck shrinks in its 3×3 convolution (ResNet "v1.5", torchvision's).
-            strides[convolutions - 2] = 2 if stage > 1 and index == 0 else 1
-            x = BLOCKS[arrangement](state, f"layer{stage}.{index}", x, strides, training)
-    if arrangement == "full_preactivation":
-        x = activate(state, "final_act", batch_norm(state, "final_bn", x, training))
-    head = "fc" if imagenet else "linear"
-    return x.mean((2, 3)) @ state[f"{head}.weight"].T + state[f"{head}.bias"]
-
-
-def test_the_reference_covers_every_arrangement_and_kind_of_part() -> None:
-    assert set(BLOCKS) == set(ARRANGEMENTS), "write a new arrangement's block into BLOCKS"
-    kinds = {(variant.stem, variant.branch, variant.shortcut) for variant in VARIANTS.values()}
-    assert {(VARIANTS[n].stem, VARIANTS[n].branch, VARIANTS[n].shortcut) for n in DEPTHS} == kinds
-
-
-@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
-@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
-@pytest.mark.parametrize("network", DEPTHS)
-def test_function_equals_the_paper(network: str, arrangement: str, training: bool) -> None:
-    module = build_network(NetworkConfig(network, "prelu", arrangement, classes=6))
-    randomise(module)
-    module = module.double().train(training)
-    size = 64 if len(DEPTHS[network][0]) == 4 else 16
-    x = torch.randn(3, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        expected = reference(dict(module.state_dict()), network, arrangement, x, training)
-        actual = module(x)
-    assert expected.std() > 0.01
-    torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-8)
-
-
-@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
-def test_single_precision_is_close(arrangement: str) -> None:
-    module = build_network(NetworkConfig("resnet14", "prelu", arrangement))
-    randomise(module)
-    module.eval()
-    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        actual = module(x)
-        expected = reference(
-            {name: value.double() for name, value in module.state_dict().items()},
-            "resnet14",
-            arrangement,
-            x.double(),
-            training=False,
-        )
-    torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def norm_keys(name: str) -> set[str]:
