@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,8 @@ def assert_identical(first: dict[str, Tensor], second: dict[str, Tensor]) -> Non
     assert not differing
 
 
-def trained(recipe: Recipe, folder: Path, data: DataSet | None = None) -> Trainer:
-    run = trainer(recipe, data)
+def trained(recipe: Recipe, folder: Path, data: DataSet | None = None, network: NetworkConfig = NETWORK) -> Trainer:
+    run = trainer(recipe, data, network)
     run.train(folder / "checkpoint.pt", SilentBar())
     return run
 
@@ -55,14 +56,31 @@ def test_same_seed_same_weights_bit_for_bit(tmp_path: Path) -> None:
     assert first.history == again.history
 
 
+def test_random_slopes_are_drawn_anew_every_epoch_and_by_the_seed(tmp_path: Path) -> None:
+    """Two epochs that start from the same weights and see the same images differ by their slopes alone."""
+    network = replace(NETWORK, activation="rrelu")
+    runs = [trainer(Recipe(batch_size=64, crop_padding=0), problem(mirrored=False), network) for _ in range(3)]
+    runs[2].epoch = 1
+    losses = [run._train_epoch(SilentBar()) for run in runs]
+    assert losses[0] == losses[1] != losses[2]
+    # Of one batch of all images; without the draws the order would not matter.
+    still = replace(network, activation_parameters={"lower": 0.2, "upper": 0.2})
+    runs = [trainer(Recipe(batch_size=64, crop_padding=0), problem(mirrored=False), still) for _ in range(2)]
+    runs[1].epoch = 1
+    assert runs[0]._train_epoch(SilentBar()) == pytest.approx(runs[1]._train_epoch(SilentBar()), rel=1e-5)
+
+
 def test_another_seed_other_weights(tmp_path: Path) -> None:
     first, other = (trained(Recipe(epochs=1, seed=seed), tmp_path) for seed in (0, 1))
     assert not torch.equal(first.model.network.conv1.weight, other.model.network.conv1.weight)
 
 
-def test_resumed_after_every_epoch_gives_the_same_weights(tmp_path: Path) -> None:
+# Slopes drawn inside of the network; statistics and small networks inside of the activations.
+@pytest.mark.parametrize("activation", ["prelu", "rrelu", "frelu", "dynamic_relu_c"])
+def test_resumed_after_every_epoch_gives_the_same_weights(activation: str, tmp_path: Path) -> None:
     recipe = Recipe(epochs=3, batch_size=16)
-    whole = trained(recipe, tmp_path)
+    network = replace(NETWORK, activation=activation)
+    whole = trained(recipe, tmp_path, network=network)
 
     class Stop(Exception):  # noqa: N818
         pass
@@ -72,13 +90,16 @@ def test_resumed_after_every_epoch_gives_the_same_weights(tmp_path: Path) -> Non
             raise Stop(text)
 
     path = tmp_path / "resumed.pt"
-    for _ in range(recipe.epochs):
-        part = trainer(recipe)
+    for number in range(recipe.epochs):
+        # Another process has drawn other numbers before.
+        torch.manual_seed(number)
+        torch.rand(number + 1)
+        part = trainer(recipe, network=network)
         if path.exists():
             part.restore(path)
         with pytest.raises(Stop):
             part.train(path, StoppingBar())
-    last = trainer(recipe)
+    last = trainer(recipe, network=network)
     last.restore(path)
     assert last.epoch == recipe.epochs
     assert_identical(state(last), state(whole))

@@ -18,9 +18,10 @@ from models.manifest import TrainingRecord
 from tests.training.conftest import ROOT
 from tests.training.small import problem
 from training.__main__ import main
+from training.activations.exponentials import EluActivation
 from training.checkpoint import load_checkpoint
 from training.commands.train import choose_device
-from training.data import digits
+from training.data import digits, sources
 from training.data.sources import DataConfig
 from training.recipe import Recipe
 from training.resnet.network import NetworkConfig
@@ -156,6 +157,50 @@ def test_a_different_run_is_not_resumed(finished: Run, config: RunConfig, messag
     assert finished.checkpoint.read_bytes() == before
 
 
+ELU = replace(CONFIG, network=replace(NETWORK, activation="elu", activation_parameters={"alpha": 0.5}))
+
+
+def test_parameters_of_the_activation_are_stored_and_built_and_recorded(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", ELU)
+    trainer = run.train(problem(), CPU, resume=False)
+    assert RunConfig.read(run.folder) == ELU
+    assert {module.alpha for module in trainer.model.modules() if isinstance(module, EluActivation)} == {0.5}
+    record = json.loads(run.record.read_text())
+    assert (record["activation"], record["activation_parameters"]) == ("elu", {"alpha": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"alpha": 0.25}, "network.activation_parameters.alpha was 0.5, now 0.25"),
+        ({}, "network.activation_parameters"),
+    ],
+)
+def test_a_run_is_not_resumed_with_other_parameters_of_the_activation(
+    parameters: dict[str, float], message: str, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run", replace(ELU, recipe=replace(ELU.recipe, epochs=1)))
+    run.train(problem(), CPU, resume=False)
+    before = run.checkpoint.read_bytes()
+    other = replace(run.config, network=replace(run.config.network, activation_parameters=parameters))
+    with pytest.raises(ValueError, match=f"holds another run .*{re.escape(message)}"):
+        Run(run.folder, other).train(problem(), CPU, resume=True)
+    assert run.checkpoint.read_bytes() == before
+
+
+def test_parameters_of_the_activation_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sources.SOURCES, "digits", lambda _: problem())
+    monkeypatch.setattr(
+        sys, "argv", ["training", "train", "--activation", "elu", "--activation-parameters", "alpha", "0.5"]
+        + ["--epochs", "1"]
+    )  # fmt: skip
+    main()
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name == "digits-resnet8-elu-alpha0.5-original"
+    assert RunConfig.read(run).network == replace(ELU.network, classes=3)
+
+
 def test_a_run_is_not_resumed_on_other_images(finished: Run) -> None:
     other = problem()
     other.training.pixels[7, 0, 3, 3] ^= 1
@@ -189,6 +234,8 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
     [
         (["train", "--network", "resnet19"], "unknown network 'resnet19'; choose from resnet8"),
         (["train", "--activation", "gleu"], "unknown activation 'gleu'; choose from"),
+        (["train", "--activation-parameters", "alpha", "1"], "unknown parameter alpha of activation relu; it has no"),
+        (["train", "--activation", "elu", "--activation-parameters", "alpha", "0"], "alpha=0.0 of elu is not allowed"),
         (["train", "--data", "folder"], "data 'folder' needs --data-dir"),
         (["train", "--data", "folder", "--data-dir", "nowhere"], "nowhere does not exist: give a folder"),
         (["train", "--image-size", "64"], "--image-size 64 needs --data folder"),
