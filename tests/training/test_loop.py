@@ -56,7 +56,7 @@ def test_same_seed_same_weights_bit_for_bit(tmp_path: Path) -> None:
     assert first.history == again.history
 
 
-def test_random_slopes_are_drawn_anew_every_epoch_and_by_the_seed(tmp_path: Path) -> None:
+def test_random_slopes_are_drawn_anew_every_epoch_and_by_the_seed() -> None:
     """Two epochs that start from the same weights and see the same images differ by their slopes alone."""
     network = replace(NETWORK, activation="rrelu")
     runs = [trainer(Recipe(batch_size=64, crop_padding=0), problem(mirrored=False), network) for _ in range(3)]

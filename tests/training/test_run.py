@@ -191,10 +191,8 @@ def test_a_run_is_not_resumed_with_other_parameters_of_the_activation(
 def test_parameters_of_the_activation_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sources.SOURCES, "digits", lambda _: problem())
-    monkeypatch.setattr(
-        sys, "argv", ["training", "train", "--activation", "elu", "--activation-parameters", "alpha", "0.5"]
-        + ["--epochs", "1"]
-    )  # fmt: skip
+    options = "--activation elu --activation-parameters alpha 0.5 --epochs 1"
+    monkeypatch.setattr(sys, "argv", ["training", "train", *options.split()])
     main()
     (run,) = (tmp_path / "runs").iterdir()
     assert run.name == "digits-resnet8-elu-alpha0.5-original"
