@@ -74,15 +74,21 @@ class Run:
             raise ValueError(
                 f"{self.folder} already holds a run: use --resume to go on with it, or another --run folder"
             )
-        differing = _differences(json.loads(path.read_text()), wanted)
+        # Read as a configuration first, so that what older runs do not mention has its default.
+        stored = {**asdict(RunConfig.read(self.folder)), "data_digest": self._data_digest()}
+        differing = _differences(stored, wanted)
         if differing:
             raise ValueError(
                 f"{self.folder} holds another run ({'; '.join(differing)}): resume it as it was or use another --run"
             )
 
+    def _data_digest(self) -> str | None:
+        digest: str | None = json.loads((self.folder / "run.json").read_text()).get("data_digest")
+        return digest
+
     def check_data(self, data: DataSet) -> None:
         """Raise `ValueError` when `data` is not what the run was trained and evaluated on."""
-        if json.loads((self.folder / "run.json").read_text())["data_digest"] != digest(data):
+        if self._data_digest() != digest(data):
             raise ValueError(
                 f"the images of {data.name} are not those that the run in {self.folder} saw: "
                 "bring the old ones back, or train again"
@@ -153,10 +159,11 @@ def device_name(device: torch.device) -> str:
 
 def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
     found = []
-    for key in wanted:
-        was, asked = stored.get(key), wanted[key]
+    # Parameters that the stored run has and this one lacks count as much as the other way round.
+    for key in {**wanted, **stored}:
+        was, asked = stored.get(key), wanted.get(key)
         if isinstance(asked, Mapping) and isinstance(was, Mapping):
-            found += _differences(was, asked, f"{key}.")
+            found += _differences(was, asked, f"{prefix}{key}.")
         elif was != asked:
             found.append(f"{prefix}{key} was {was!r}, now {asked!r}")
     return found

@@ -11,6 +11,7 @@ from tests.training.cases import learn
 from training.activations.entry import ActivationModule
 from training.classifier import PixelClassifier
 from training.data.images import DataSet, LabelledImages
+from training.resnet.arrangements import ResidualBlock
 from training.resnet.network import NetworkConfig, build_network
 
 SIZE = 8
@@ -85,9 +86,12 @@ def classifier(
     return PixelClassifier(module, mean, std).eval()
 
 
-def calibrate(model: PixelClassifier, size: int) -> None:
-    """Running statistics of random images, as after training: without them squared_relu leaves float32's range."""
+def calibrate(model: PixelClassifier, size: int, gain: float = 1.0) -> None:
+    """Running statistics of random images, as after training, and weights of the blocks' normalisations × `gain`."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    blocks = [module for module in model.modules() if isinstance(module, ResidualBlock)]
+    for norm in {norm for block in blocks for norm in block.modules() if isinstance(norm, nn.BatchNorm2d)}:
+        norm.weight.data *= gain
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None

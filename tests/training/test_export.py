@@ -20,6 +20,7 @@ from tests.training.cases import ENTRIES
 from tests.training.exports import (
     BOTTLENECK,
     CASES,
+    GAIN,
     Exported,
     assert_close,
     manifest,
@@ -49,7 +50,7 @@ def exported(request: pytest.FixtureRequest) -> Exported:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(VARIANTS, "bottleneck", BOTTLENECK)
         given = classifier(case.network, case.activation, case.arrangement, parameters=dict(case.parameters))
-    calibrate(given, case.size)
+    calibrate(given, case.size, GAIN.get(case.activation, 1.0))
     given.train()
     before = copy.deepcopy(given)
     graph = export(given, case.activation, (3, case.size, case.size), dict(case.parameters))

@@ -173,7 +173,7 @@ def test_parameters_of_the_activation_are_stored_and_built_and_recorded(tmp_path
     ("parameters", "message"),
     [
         ({"alpha": 0.25}, "network.activation_parameters.alpha was 0.5, now 0.25"),
-        ({}, "network.activation_parameters"),
+        ({}, "network.activation_parameters.alpha was 0.5, now None"),
     ],
 )
 def test_a_run_is_not_resumed_with_other_parameters_of_the_activation(
