@@ -174,7 +174,7 @@ RECTIFIERS: dict[str, Activation] = {
         formula="max(0, x)²",
         module=SquaredReluActivation,
         source="So et al. 2021, Primer: searching for efficient transformers (arXiv 2109.08668)",
-        use="Sparser and steeper than ReLU; its slope 2x has no bound, so keep normalisation before it.",
+        use="Sparser than ReLU; its slope 2x has no bound: take full pre-activation and a small learning rate.",
         slopes=(0.0, math.inf),
     ),
     "leaky_relu": Activation(
