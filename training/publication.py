@@ -1,5 +1,6 @@
 """A finished run → a published bundle: exported, checked, measured on held-out images, written atomically."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from models.manifest import Metrics, ModelManifest, TensorSpec, TrainingRecord, 
 from models.preprocessing import pixels_to_tensor
 from models.repository import ModelRepository
 from models.statistics.baseline import Baseline
+from models.statistics.head import linear_head
 from training.checkpoint import load_checkpoint
 from training.classifier import PixelClassifier
 from training.data.images import DataSet, channel_moments
@@ -93,7 +95,8 @@ def measure(model: onnx.ModelProto, manifest: ModelManifest, data: DataSet) -> t
             logits.append(outputs[OUTPUT])
             yield outputs
 
-    baseline = Baseline.of(batches(), manifest)
+    graph = hashlib.sha256(model.SerializeToString()).hexdigest()
+    baseline = Baseline.of(batches(), manifest, linear_head(model, manifest), graph)
     all_logits = np.concatenate(logits)
     result = evaluate(lambda _: all_logits, data.held_out, batch_size=len(data.held_out))
     held_out = f"{data.name}, held out"

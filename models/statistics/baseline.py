@@ -1,11 +1,8 @@
 """What the layers do on held-out images: the reference that live traffic is compared with.
 
-It is computed from the exported, instrumented graph on pre-processed images, by the definitions of live statistics.
+It is computed from the exported, instrumented graph on pre-processed images, by the code that watches live traffic.
 """
 
-import io
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,86 +12,129 @@ from numpy.typing import NDArray
 
 from models.manifest import ModelManifest
 from models.statistics import layout
-from models.statistics.layers import StatisticsReader
-from models.statistics.moments import Moments
+from models.statistics.archive import below, pack, unpack, with_prefix
+from models.statistics.head import LinearHead
+from models.statistics.outliers import Features, OutlierModel
+from models.statistics.scalars import Scalar, Scalars
+from models.statistics.window import Window, WindowReader
 
-SAMPLED_IMAGES = 1000
-"""Images whose layer values are kept one by one, so that null distributions of any window size can be drawn."""
+FORMAT = 2
+SAMPLED_IMAGES = 2000
+"""Images whose scalars are kept one by one, so that null windows of any size can be drawn."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Moments of every per-image, per-channel statistic over held-out images, and samples of the layer values."""
+    """A window over all held-out images, the scalars of single images, and what is usual for one image."""
 
-    images: int
-    moments: dict[str, Moments]
-    """By statistics output; one column a channel (or block), in the manifest's order."""
-    fired: NDArray[np.int64]
-    """For each channel, the number of images in which it was active anywhere."""
+    window: Window
+    names: tuple[Scalar, ...]
+    """Of the columns of `samples`."""
+    samples: NDArray[np.float32]
+    """Sampled images × scalars."""
     predicted: NDArray[np.int64]
-    """Images by predicted class."""
-    samples: dict[str, NDArray[np.float32]]
-    """By statistic: sampled images × layers, NaN where a layer does not have it; `residual_share`: × blocks."""
+    """The class predicted for each sampled image."""
+    outliers: OutlierModel
+    graph: str
+    """SHA-256 of the graph that it was computed with."""
 
     @classmethod
-    def of(cls, batches: Iterable[Mapping[str, NDArray[np.float32]]], manifest: ModelManifest) -> "Baseline":
+    def of(
+        cls,
+        batches: Iterable[Mapping[str, NDArray[np.float32]]],
+        manifest: ModelManifest,
+        linear: LinearHead | None = None,
+        graph: str = "",
+    ) -> "Baseline":
         """Reduce the outputs of an instrumented graph over batches of images.
 
-        Raises `ValueError` if any statistic is not finite: such a model is broken before it is served.
+        Raises `ValueError` if any statistic is not finite: such a model is broken before it is served; and for fewer
+        than 4 images.
         """
-        logits = manifest.outputs[0].name
-        reader = StatisticsReader(manifest)
-        moments: dict[str, Moments] = {}
-        fired = np.zeros(sum(site.channels for site in manifest.sites), np.int64)
-        predicted = np.zeros(len(manifest.class_names), np.int64)
-        rows: dict[str, list[NDArray[np.float32]]] = {}
+        reader, scalars = WindowReader(manifest), Scalars(manifest)
+        window = reader.empty()
+        rows, features = [], []
         for batch in batches:
-            for output in layout.output_widths(manifest):
-                if not np.isfinite(batch[output]).all():
-                    raise ValueError(
-                        f"{output} is not finite on the baseline images: the model overflows or divides by 0"
-                    )
-                added = Moments.of(batch[output])
-                moments[output] = moments[output].merged(added) if output in moments else added
-            fired += (batch[layout.ACTIVE] > 0).sum(0)
-            predicted += np.bincount(batch[logits].argmax(1), minlength=len(predicted))
-            for name, values in (reader.layers(batch) | {"residual_share": reader.blocks(batch)}).items():
-                rows.setdefault(name, []).append(values.astype(np.float32))
-        images = int(predicted.sum())
-        chosen = np.linspace(0, images - 1, min(images, SAMPLED_IMAGES)).astype(np.intp)
-        samples = {name: np.concatenate(parts)[chosen] for name, parts in rows.items()}
-        return cls(images, moments, fired, predicted, samples)
+            _refuse_not_finite(batch, manifest)
+            window = window.merged(reader.of(batch))
+            rows.append(scalars.of(batch).astype(np.float32))
+            features.append(Features.of(batch, manifest))
+        if not features:
+            raise ValueError("no images for a baseline: give at least 4, better 2000")
+        known = Features.joined(features)
+        chosen = np.linspace(0, window.images - 1, min(window.images, SAMPLED_IMAGES)).astype(np.intp)
+        return cls(
+            window=window,
+            names=scalars.names,
+            samples=np.concatenate(rows)[chosen],
+            predicted=known.logits.argmax(1)[chosen],
+            outliers=OutlierModel.fitted(known, manifest, linear),
+            graph=graph,
+        )
+
+    @property
+    def images(self) -> int:
+        """Held-out images behind the window."""
+        return self.window.images
+
+    def samples_of(self, part: str, statistic: str) -> NDArray[np.float32]:
+        """One scalar of every sampled image; raises `ValueError` for one that this model does not have."""
+        if (scalar := Scalar(part, statistic)) not in self.names:
+            raise ValueError(f"{statistic!r} of {part!r} is not measured in this model")
+        return self.samples[:, self.names.index(scalar)]
+
+    def check(self, manifest: ModelManifest) -> None:
+        """Raise `ValueError` when this is the baseline of another graph."""
+        expected = manifest.digests[manifest.graph]
+        if self.graph not in ("", expected):
+            raise ValueError(
+                f"the baseline of {manifest.name!r} version {manifest.version} was computed with another graph "
+                f"(SHA-256 {self.graph[:12]}…, expected {expected[:12]}…): compute it again with "
+                f"`python -m training refresh {manifest.name}`"
+            )
 
     def to_bytes(self) -> bytes:
         """As a compressed NumPy archive without pickled objects."""
-        arrays: dict[str, NDArray[np.generic]] = {"images": np.array(self.images), "fired": self.fired}
-        arrays["predicted"] = self.predicted
-        for output, moments in self.moments.items():
-            arrays[f"moments/{output}/mean"] = moments.mean
-            arrays[f"moments/{output}/m2"] = moments.m2
-        for name, values in self.samples.items():
-            arrays[f"samples/{name}"] = values
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        return buffer.getvalue()
+        return pack(
+            {
+                "format": np.array(FORMAT),
+                "graph": np.array(self.graph),
+                "names": np.array([list(name) for name in self.names]),
+                "samples": self.samples,
+                "predicted": self.predicted.astype(np.int32),
+                **with_prefix("window", self.window.arrays()),
+                **with_prefix("outliers", self.outliers.arrays()),
+            }
+        )
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> "Baseline":
-        """Read what `to_bytes` wrote; raises `ValueError` for anything else."""
+    def from_bytes(cls, content: bytes, manifest: ModelManifest) -> "Baseline":
+        """Read what `to_bytes` wrote; raises `ValueError` for anything else, and for the baseline of another model."""
+        stored = unpack(content, "the baseline")
+        if (found := stored.get("format", np.array(1))) != FORMAT:
+            raise ValueError(
+                f"the baseline of {manifest.name!r} version {manifest.version} has the format {found}, expected "
+                f"{FORMAT}: publish the model again, or `python -m training refresh {manifest.name}`"
+            )
+        window = WindowReader(manifest).from_arrays(below("window", stored))
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                return cls._from_arrays({name: archive[name] for name in archive.files})
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, TypeError, ValueError) as error:
-            # One error for the caller, whatever NumPy and zipfile stumble over.
+            baseline = cls._from_arrays(stored, window)
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the baseline cannot be read ({type(error).__name__}: {error})") from error
+        baseline.check(manifest)
+        return baseline
 
     @classmethod
-    def _from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "Baseline":
-        images = int(arrays["images"])
-        outputs = [name.split("/")[1] for name in arrays if name.startswith("moments/") and name.endswith("/mean")]
-        moments = {
-            output: Moments(images, arrays[f"moments/{output}/mean"], arrays[f"moments/{output}/m2"])
-            for output in outputs
-        }
-        samples = {name.removeprefix("samples/"): arrays[name] for name in arrays if name.startswith("samples/")}
-        return cls(images, moments, arrays["fired"], arrays["predicted"], samples)
+    def _from_arrays(cls, stored: Mapping[str, NDArray[Any]], window: Window) -> "Baseline":
+        names = tuple(Scalar(str(part), str(statistic)) for part, statistic in stored["names"])
+        if stored["samples"].shape[1:] != (len(names),):
+            raise ValueError(f"{len(names)} names for samples of shape {stored['samples'].shape}")
+        outliers = OutlierModel.from_arrays(below("outliers", stored))
+        predicted = stored["predicted"].astype(np.int64)
+        return cls(window, names, stored["samples"], predicted, outliers, str(stored["graph"]))
+
+
+def _refuse_not_finite(batch: Mapping[str, NDArray[np.float32]], manifest: ModelManifest) -> None:
+    for output in layout.output_widths(manifest):
+        if not np.isfinite(batch[output]).all():
+            raise ValueError(f"{output} is not finite on the baseline images: the model overflows or divides by 0")

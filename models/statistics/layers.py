@@ -96,7 +96,7 @@ class StatisticsReader:
 
         Keys: mean, rms, active_fraction, saturated_fraction, maximum, minimum, sparsity, mean_shift, silent_channels.
         """
-        return self._reduced(self._measured(outputs))
+        return self._reduced(self.measured(outputs))
 
     def blocks(self, outputs: Outputs) -> Values:
         """√(branch energy / shortcut energy) as images × blocks."""
@@ -110,7 +110,7 @@ class StatisticsReader:
     def image(self, outputs: Outputs, row: int, channels: bool) -> ImageStatistics:
         """What is answered about image `row` of a batch, with the values of every channel if `channels`."""
         one = {name: values[row : row + 1] for name, values in outputs.items()}
-        measured = self._measured(one)
+        measured = self.measured(one)
         columns = {name: _numbers(values[0]) for name, values in self._reduced(measured).items()}
         silent = columns.pop("silent_channels")
         layers = [
@@ -132,7 +132,7 @@ class StatisticsReader:
         ]
         return ImageStatistics(layers=layers, blocks=blocks)
 
-    def _measured(self, outputs: Outputs) -> Outputs:
+    def measured(self, outputs: Outputs) -> Outputs:
         """The outputs of sites, and which channels are silent; all NaN for a channel that is not finite.
 
         Its shares and extremes would only tell how an operator happens to compare with NaN.

@@ -1,0 +1,182 @@
+"""What a model's layers did to a set of images, as numbers that merge: in any order, however the images were split."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.manifest import ModelManifest
+from models.statistics import layout, spread
+from models.statistics.archive import below, pack, unpack, with_prefix
+from models.statistics.histograms import BINS, histograms
+from models.statistics.layers import StatisticsReader
+from models.statistics.moments import Moments
+from models.statistics.scalars import Scalars
+from models.statistics.spread import Spread
+
+Outputs = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Counts, moments, extremes and histograms over images. An image counts once in each; a value that is not finite
+    counts in none, so that it poisons no sum: what is missing from a count of `moments` was not finite.
+    """
+
+    images: int
+    predicted: NDArray[np.int64]
+    """Images by predicted class; those without finite logits in none."""
+    moments: dict[str, Moments]
+    """By statistics output of `models.statistics.layout`: one column a channel (or block)."""
+    maximum: NDArray[np.float64]
+    """Of each channel; −∞ before any image."""
+    minimum: NDArray[np.float64]
+    """Of each channel of signed sites; ∞ before any image."""
+    fired: NDArray[np.int64]
+    """For each channel, the number of images in which it was active anywhere."""
+    scalars: Moments
+    """Of each of `Scalars.names`."""
+    histograms: NDArray[np.int64]
+    """Of the same: scalars × `BINS`."""
+    spreads: tuple[Spread, ...]
+    """By layer."""
+
+    def merged(self, other: Self) -> Self:
+        """Both sets of images together; windows of the same model only."""
+        return type(self)(
+            images=self.images + other.images,
+            predicted=self.predicted + other.predicted,
+            moments={name: moments.merged(other.moments[name]) for name, moments in self.moments.items()},
+            maximum=np.maximum(self.maximum, other.maximum),
+            minimum=np.minimum(self.minimum, other.minimum),
+            fired=self.fired + other.fired,
+            scalars=self.scalars.merged(other.scalars),
+            histograms=self.histograms + other.histograms,
+            spreads=spread.merged(self.spreads, other.spreads),
+        )
+
+    @property
+    def not_finite(self) -> NDArray[np.int64]:
+        """For each channel, the number of images in which it put out an infinity or a NaN."""
+        return self.images - self.moments[layout.MEAN].count
+
+    def to_bytes(self) -> bytes:
+        """Compressed, without pickled objects."""
+        return pack(self.arrays())
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """To store it: arrays by name."""
+        stored: dict[str, NDArray[Any]] = {
+            "images": np.array(self.images, np.int64),
+            "predicted": self.predicted,
+            "maximum": self.maximum,
+            "minimum": self.minimum,
+            "fired": self.fired,
+            **self.scalars.arrays("scalars"),
+            # Nearly all bins are empty.
+            "histograms/index": np.flatnonzero(self.histograms),
+            "histograms/counts": self.histograms[self.histograms > 0],
+            **spread.arrays(self.spreads),
+        }
+        for name, moments in self.moments.items():
+            stored |= with_prefix("moments", moments.arrays(name))
+        return stored
+
+
+class WindowReader:
+    """Makes windows of one model: from the outputs of instrumented runs, or from what was stored."""
+
+    def __init__(self, manifest: ModelManifest) -> None:
+        self._reader = StatisticsReader(manifest)
+        self._scalars = Scalars(manifest)
+        self._classes = len(manifest.class_names)
+        self._logits = manifest.outputs[0].name
+        self._widths = layout.output_widths(manifest)
+        channels = [site.channels for site in manifest.sites]
+        self._bounds = np.cumsum([0, *channels])
+        self._projections = [spread.projection(count) for count in channels]
+        self.names = self._scalars.names
+
+    def empty(self) -> Window:
+        """The window of no image: merging it changes nothing."""
+        return Window(
+            images=0,
+            predicted=np.zeros(self._classes, np.int64),
+            moments={name: Moments.empty(width) for name, width in self._widths.items()},
+            maximum=np.full(self._widths[layout.MAXIMUM], -np.inf),
+            minimum=np.full(self._widths.get(layout.MINIMUM, 0), np.inf),
+            fired=np.zeros(self._widths[layout.ACTIVE], np.int64),
+            scalars=Moments.empty(len(self.names)),
+            histograms=np.zeros((len(self.names), BINS), np.int64),
+            spreads=tuple(Spread.empty(len(matrix)) for matrix in self._projections),
+        )
+
+    def of(self, outputs: Outputs) -> Window:
+        """The window of one batch, as an instrumented run put it out: logits and all statistics outputs."""
+        measured = self._reader.measured(outputs)
+        logits = outputs[self._logits]
+        classes = logits[np.isfinite(logits).all(1)].argmax(1)
+        scalars = self._scalars.of(outputs)
+        means = measured[layout.MEAN]
+        return Window(
+            images=len(logits),
+            predicted=np.bincount(classes, minlength=self._classes).astype(np.int64),
+            moments={name: Moments.of(measured.get(name, outputs[name])) for name in self._widths},
+            maximum=_extreme(np.fmax, measured[layout.MAXIMUM], -np.inf),
+            minimum=_extreme(np.fmin, measured[layout.MINIMUM], np.inf) if layout.MINIMUM in measured else np.empty(0),
+            fired=(measured[layout.ACTIVE] > 0).sum(0, dtype=np.int64),
+            scalars=Moments.of(scalars),
+            histograms=histograms(scalars),
+            spreads=tuple(
+                Spread.of(means[:, start:end], matrix)
+                for (start, end), matrix in zip(pairwise(self._bounds), self._projections, strict=True)
+            ),
+        )
+
+    def from_bytes(self, content: bytes) -> Window:
+        """Read what `Window.to_bytes` wrote; raises `ValueError` for anything else, another model's too."""
+        return self.from_arrays(unpack(content, "the window"))
+
+    def from_arrays(self, stored: Mapping[str, NDArray[Any]]) -> Window:
+        """Read what `Window.arrays` gave; raises `ValueError` when they are not of a window of this model."""
+        try:
+            window = self._restored(stored)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"the window cannot be read ({type(error).__name__}: {error})") from error
+        expected = self.empty()
+        for name, values in expected.arrays().items():
+            if not name.startswith("histograms/") and stored[name].shape != values.shape:
+                raise ValueError(
+                    f"the window is of another model: {name} has shape {stored[name].shape}, expected {values.shape}"
+                )
+        return window
+
+    def _restored(self, stored: Mapping[str, NDArray[Any]]) -> Window:
+        counts = np.zeros(len(self.names) * BINS, np.int64)
+        counts[stored["histograms/index"]] = stored["histograms/counts"]
+        moments = below("moments", stored)
+        return Window(
+            images=int(stored["images"]),
+            predicted=stored["predicted"],
+            moments={name: Moments.from_arrays(name, moments) for name in self._widths},
+            maximum=stored["maximum"],
+            minimum=stored["minimum"],
+            fired=stored["fired"],
+            scalars=Moments.from_arrays("scalars", stored),
+            histograms=counts.reshape(len(self.names), BINS),
+            spreads=spread.from_arrays(stored),
+        )
+
+    def merge(self, windows: list[Window]) -> Window:
+        """All of them together."""
+        return reduce(Window.merged, windows, self.empty())
+
+
+def _extreme(reduction: np.ufunc, values: NDArray[np.float32], start: float) -> NDArray[np.float64]:
+    """Over the images, leaving out NaN."""
+    extremes: NDArray[np.float64] = reduction.reduce(values.astype(np.float64), axis=0, initial=start)
+    return extremes
