@@ -9,6 +9,7 @@ import pytest
 from tests.training.cases import CASES, ENTRIES, KEYS, Case
 from training.activations import catalogue
 from training.activations.catalogue import ACTIVATIONS, find_activation
+from training.resnet.network import NetworkConfig, build_network
 
 INFINITE, NO_NUMBER = math.inf, math.nan
 POSITIVE = "use a finite number above 0"
@@ -46,6 +47,14 @@ IMPOSSIBLE: list[tuple[str, dict[str, float], list[str]]] = [
 def test_impossible_parameters(key: str, parameters: dict[str, float], message: list[str]) -> None:
     with pytest.raises(ValueError, match=re.escape(message[0])) as caught:
         find_activation(key, parameters).build(12)
+    assert all(part in str(caught.value) for part in message)
+
+
+@pytest.mark.parametrize(("key", "parameters", "message"), IMPOSSIBLE, ids=str)
+def test_impossible_parameters_of_a_network(key: str, parameters: dict[str, float], message: list[str]) -> None:
+    """The layers before the activation ask for its factor first: they must not stumble over the value."""
+    with pytest.raises(ValueError, match=re.escape(message[0])) as caught:
+        build_network(NetworkConfig("resnet8", key, activation_parameters=parameters))
     assert all(part in str(caught.value) for part in message)
 
 

@@ -10,6 +10,16 @@ from training.activations import bodies
 from training.activations.entry import Activation, ActivationModule, ActivationNode
 
 
+def _two(**_: float) -> int:
+    return 2
+
+
+def _pieces(k: float) -> int:
+    if not (k >= 2 and float(k).is_integer()):
+        raise ValueError(f"k={k} of maxout is not allowed: use a whole number of pieces, at least 2")
+    return int(k)
+
+
 class ConcatenatedReluActivation(ActivationModule):
     """f(x) = concat(max(0, x), max(0, −x)) on channels: C channels enter, 2C leave; f′(0) = 0. Shang 2016."""
 
@@ -34,11 +44,9 @@ class MaxoutActivation(ActivationModule):
 
     def __init__(self, channels: int, k: float = 2) -> None:
         super().__init__(channels)
-        if not (k >= 2 and float(k).is_integer()):
-            raise ValueError(f"k={k} of maxout is not allowed: use a whole number of pieces, at least 2")
-        if channels % k:
-            raise ValueError(f"channels={channels} of maxout is not allowed: k={k} must divide it")
-        self.pieces = int(k)
+        self.pieces = _pieces(k)
+        if channels % self.pieces:
+            raise ValueError(f"channels={channels} of maxout is not allowed: k={self.pieces} must divide it")
 
     def output_channels(self) -> int:
         return self.channels // self.pieces
@@ -72,14 +80,6 @@ class GatedLinearActivation(ActivationModule):
 
     def node(self) -> ActivationNode:
         return ActivationNode(bodies.GatedLinear)
-
-
-def _two(**_: float) -> int:
-    return 2
-
-
-def _pieces(k: float) -> int:
-    return int(k)
 
 
 GROUPINGS: dict[str, Activation] = {
