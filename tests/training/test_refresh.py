@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from models.manifest import ActivationSite, ModelManifest
 from models.opset import DOMAIN, STANDARD_OPSET
@@ -91,6 +91,18 @@ def test_another_answer_is_not_published(repository: ModelRepository, shelf: Pat
     given = bundle(shelf)
     publish(repository, given, with_body(onnx.load_from_string(given.graph), ("Abs",)))
     with pytest.raises(ExportParityError, match="differ from the published ones"):
+        refresh(repository, "old", DataConfig())
+    assert repository.versions("old") == [1, 2]
+
+
+def test_logits_that_are_no_numbers_are_not_published(repository: ModelRepository, shelf: Path) -> None:
+    """A difference that is not a number is not a small one."""
+    given = bundle(shelf)
+    graph = onnx.load_from_string(given.graph)
+    bias = next(tensor for tensor in graph.graph.initializer if tensor.name == "linear.bias")
+    bias.CopyFrom(numpy_helper.from_array(np.full(bias.dims, np.nan, np.float32), bias.name))
+    publish(repository, given, graph)
+    with pytest.raises(ExportParityError, match="differ from the published ones by nan"):
         refresh(repository, "old", DataConfig())
     assert repository.versions("old") == [1, 2]
 
