@@ -156,9 +156,10 @@ class Trainer:
 
 
 def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights of convolutions and linear layers decay; norms, biases and learned slopes (one-dimensional) do not."""
-    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    """Weights of convolutions and linear layers decay; norms, biases and learned slopes, of whatever shape, do not."""
+    weights = {module.weight for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
+    decayed = [parameter for parameter in network.parameters() if parameter in weights]
+    others = [parameter for parameter in network.parameters() if parameter not in weights]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
