@@ -24,7 +24,12 @@ VARIED: dict[str, list[dict[str, float]]] = {
     "celu": [{"alpha": 0.3}, {"alpha": 3.0}],
     "soft_relu": [{"threshold": 2.0}, {"threshold": 2.3}, {"threshold": 80.0}],
     "leaky_relu": [{"alpha": 0.005}, {"alpha": 0.0}, {"alpha": 0.2}],
-    "rrelu": [{"lower": 0.0, "upper": 0.5}, {"lower": 0.2, "upper": 0.2}],
+    "rrelu": [
+        {"lower": 0.0, "upper": 0.5},
+        {"lower": 0.2, "upper": 0.2},
+        {"lower": 0.0, "upper": 0.01},
+        {"lower": 0.0, "upper": 0.0},
+    ],
     "maxout": [{"k": 3}],
     "dynamic_relu_a": [{"lambda_a": 0.5, "lambda_b": 2.0, "reduction": 2}],
     "dynamic_relu_b": [{"lambda_a": 0.5, "lambda_b": 2.0, "reduction": 2}],

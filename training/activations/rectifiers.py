@@ -63,6 +63,11 @@ class SquaredReluActivation(ActivationModule):
         return ActivationNode(bodies.SquaredRelu)
 
 
+def _meaning(slope: float) -> tuple[tuple[float, float], Saturation, bool]:
+    """Range, saturation, and whether zero is dead, for a fixed slope of the negative side: with 0 it is ReLU's."""
+    return (-math.inf if slope > 0 else 0.0, math.inf), Saturation(below=0.0) if slope < 0.01 else NEVER, slope == 0
+
+
 class LeakyReluActivation(ActivationModule):
     """f(x) = max(x, αx), 0 ≤ α < 1; f′(0) = α. Maas 2013.
 
@@ -74,9 +79,7 @@ class LeakyReluActivation(ActivationModule):
         if not 0 <= alpha < 1:
             raise ValueError(f"alpha={alpha} of leaky_relu is not allowed: use 0 ≤ alpha < 1")
         self.alpha = alpha
-        self.output_range = (-math.inf if alpha > 0 else 0.0, math.inf)
-        self.saturation = Saturation(below=0.0) if alpha < 0.01 else NEVER
-        self.zero_is_dead = alpha == 0
+        self.output_range, self.saturation, self.zero_is_dead = _meaning(alpha)
 
     def formula(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.alpha)
@@ -96,6 +99,7 @@ class RandomisedReluActivation(ActivationModule):
         if not 0 <= lower <= upper < 1:
             raise ValueError(f"lower={lower}, upper={upper} of rrelu are not allowed: use 0 ≤ lower ≤ upper < 1")
         self.lower, self.upper = lower, upper
+        self.output_range, self.saturation, self.zero_is_dead = _meaning(self.mean_slope)
 
     @property
     def mean_slope(self) -> float:
