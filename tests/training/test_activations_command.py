@@ -1,15 +1,18 @@
 """`python -m training activations`, as people and programs run it."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from training.activations.catalogue import ACTIVATIONS, find_activation
+from training.activations.catalogue import ACTIVATIONS, ENTRY_POINTS, find_activation
 from training.activations.facts import WIDTH, Facts, gather
 from training.activations.wording import details, saturated, summary
+from training.commands.activations import activations
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -55,6 +58,39 @@ def test_an_unknown_name_is_one_line() -> None:
     assert refused.stdout == ""
     assert refused.stderr.startswith("error: unknown activation 'selu2'; choose from identity, relu")
     assert len(refused.stderr.splitlines()) == 1
+
+
+BROKEN = {
+    "absent": ("import no_such_package", "cannot be loaded: No module named 'no_such_package'"),
+    "torn": ("OTHER = 1", "cannot be loaded: .* no attribute 'IT'"),
+    "raising": ("raise RuntimeError('no licence')", "cannot be loaded: RuntimeError: no licence"),
+    "misspelt": ("def (:", "cannot be loaded: SyntaxError: "),
+    "foreign": ("IT = 1", "is of type int, not Activation"),
+    "relu": ("IT = 1", "activation key 'relu' is taken more than once"),
+    "unfinished": (
+        "from training.activations.entry import Activation, ActivationModule\n"
+        "class Unfinished(ActivationModule): pass\n"
+        "IT = Activation(formula='x', module=Unfinished, source='s', use='u', slopes=(1.0, 1.0))",
+        "activation 'unfinished' raises TypeError: .*abstract",
+    ),
+}
+
+
+@pytest.mark.parametrize("key", BROKEN)
+def test_a_broken_package_is_named_and_the_others_are_listed(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, complaint = BROKEN[key]
+    (tmp_path / f"their_{key}.py").write_text(content)
+    information = tmp_path / "theirs-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\n{key} = their_{key}:IT\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    activations(json=True)
+    printed, complained = capsys.readouterr()
+    assert list(json.loads(printed)) == [name for name in ACTIVATIONS if name != key]
+    assert re.fullmatch(f"left out: .*{complaint}.*\n", complained), complained
 
 
 def test_json_is_for_programs() -> None:

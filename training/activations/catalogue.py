@@ -19,7 +19,7 @@ ACTIVATIONS: dict[str, Activation] = {**RECTIFIERS, **EXPONENTIALS, **SELF_GATED
 
 def catalogue() -> dict[str, Activation]:
     """Every activation: ours, then those of installed packages; raises `ValueError` as `find_activation` does."""
-    return {key: find_activation(key) for key in _keys()}
+    return {key: find_activation(key) for key in activation_keys()}
 
 
 def find_activation(key: str, parameters: Mapping[str, float] | None = None) -> Activation:
@@ -38,11 +38,12 @@ def find_activation(key: str, parameters: Mapping[str, float] | None = None) -> 
         (point,) = points
         found = _load(point)
     else:
-        raise ValueError(f"unknown activation {key!r}; choose from {', '.join(_keys())}")
+        raise ValueError(f"unknown activation {key!r}; choose from {', '.join(activation_keys())}")
     return found.configured(key, parameters or {})
 
 
-def _keys() -> list[str]:
+def activation_keys() -> list[str]:
+    """Every key: ours, then those of installed packages, whether they can be loaded or not."""
     return list(dict.fromkeys([*ACTIVATIONS, *(point.name for point in entry_points(group=ENTRY_POINTS))]))
 
 
@@ -51,6 +52,10 @@ def _load(point: EntryPoint) -> Activation:
         activation = point.load()
     except (ImportError, AttributeError) as error:
         raise ValueError(f"activation {point.name!r} ({point.value}) cannot be loaded: {error}") from error
+    # It runs the code of another package, which may raise anything.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"activation {point.name!r} ({point.value}) cannot be loaded: {reason}") from error
     if not isinstance(activation, Activation):
         raise ValueError(
             f"activation {point.name!r} ({point.value}) is of type {type(activation).__name__}, not Activation"

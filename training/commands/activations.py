@@ -1,5 +1,6 @@
 """`python -m training activations`"""
 
+import sys
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from training.activations.catalogue import catalogue, find_activation
+from training.activations.catalogue import activation_keys, find_activation
 from training.activations.facts import WIDTH, Facts, gather
 from training.activations.wording import details, summary
 
@@ -35,8 +36,7 @@ def activations(
         name: Key of the activation to show; all are listed if not given.
         json: Print JSON for programs: null stands for infinite, and for what does not exist.
     """
-    chosen = catalogue() if name is None else {name: find_activation(name)}
-    facts = [gather(key, activation) for key, activation in chosen.items()]
+    facts = _usable() if name is None else [gather(name, find_activation(name))]
     if json:
         by_key = {each.key: each for each in facts}
         print(TypeAdapter(dict[str, Facts]).dump_json(by_key, indent=2).decode())
@@ -47,6 +47,20 @@ def activations(
         # A file or a pipe: each row is one line, of any length.
         console.width = 10_000
     console.print(_overview(facts, width) if name is None else _card(facts[0]))
+
+
+def _usable() -> list[Facts]:
+    """All that can be shown; for each other, which another package must have brought, a line on standard error."""
+    facts = []
+    for key in activation_keys():
+        try:
+            facts.append(gather(key, find_activation(key)))
+        except ValueError as error:
+            print(f"left out: {error}", file=sys.stderr)
+        # Whatever another package raises, the others are listed.
+        except Exception as error:
+            print(f"left out: activation {key!r} raises {type(error).__name__}: {error}", file=sys.stderr)
+    return facts
 
 
 def _overview(facts: Iterable[Facts], width: int | None) -> Table:
