@@ -32,6 +32,7 @@ for learned ones at their initial values.
 - **Saturates where**: |f′| is below 1 % of its maximum (where f′ has no maximum: it is 0), computed from f in float64;
   the surroundings of a minimum are among it.
 - **Shown by an output**: the values of the output from which the layer statistics tell saturation.
+- **Range**: from the infimum to the supremum of the output; of those that learn, over all that they can learn.
 - **Zero = dead**: a unit that puts out nothing but zeros has no gradient either.
 - **Mean, variance**: of the output when inputs are drawn from N(0, 1).
 - **Channels**: what enters and what leaves a site, for a layer of nominal width C.

@@ -162,7 +162,7 @@ SELF_GATED: dict[str, Activation] = {
         formula="max(x, x·e^{−|x|})",
         module=SuActivation,
         source="Su Jianlin 2017, kexue.fm/archives/4647",
-        use="A swish with a single exponential, and the linear branch exact: the cheapest of the smooth ones.",
+        use="A swish with a single exponential, and the linear branch exact.",
         slopes=(0.0, 1.0),
     ),
     "hard_swish": Activation(

@@ -168,7 +168,7 @@ SIGMOIDS: dict[str, Activation] = {
     "hard_sigmoid_02": Activation(
         formula="min(max(0, 0.2·x + 1/2), 1)",
         module=_hard_sigmoid_five,
-        source="ONNX's default, Keras 2; Courbariaux et al. 2015",
+        source="ONNX's default; Theano, Keras 2",
         use="The slope of 0.2 of ONNX, Keras 2 and the older literature: not hard_sigmoid.",
         slopes=(0.0, 0.0),
         kinks={-2.5: 0.0, 2.5: 0.0},

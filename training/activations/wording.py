@@ -123,7 +123,8 @@ def _normal(facts: Facts) -> str:
 def _learned(facts: Facts) -> str:
     if not facts.learned:
         return NOTHING
-    return f"{_shapes(facts.learned)}: {facts.learned_numbers} numbers at a width of {WIDTH}"
+    numbers = "1 number" if facts.learned_numbers == 1 else f"{facts.learned_numbers} numbers"
+    return f"{_shapes(facts.learned)}: {numbers} at a width of {WIDTH}"
 
 
 def _shapes(tensors: Mapping[str, tuple[int, ...]]) -> str:
