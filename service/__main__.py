@@ -1,14 +1,17 @@
-"""`python -m service`: serve the models until SIGTERM or Ctrl-C."""
+"""`python -m service`: serve the models until SIGTERM or Ctrl-C; `python -m service add`: publish one."""
 
+import argparse
 import contextlib
 import logging
 import socket
 import sys
+from collections.abc import Sequence
 
 import uvicorn
 from pydantic import ValidationError
 
 from service.app import create_app
+from service.commands import add
 from service.errors import StartupError, explain
 from service.routes.context import Context
 from service.settings import Settings
@@ -51,8 +54,29 @@ def greeting(url: str, context: Context) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m service", description="Serve the models of the repository; settings come from RESLENS_*."
+    )
+    commands = parser.add_subparsers(dest="command", title="instead of serving")
+    add.configure(commands.add_parser("add", help="publish an ONNX file", description=add.__doc__))
+    chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s: %(message)s")
+    return _add(chosen) if chosen.command == "add" else serve()
+
+
+def _add(arguments: argparse.Namespace) -> int:
+    try:
+        add.run(arguments)
+    except (ValueError, OSError) as error:
+        message = explain(error) if isinstance(error, ValidationError) else error
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def serve() -> int:
+    """Serve until told to stop; returns the exit code."""
     try:
         settings = Settings()
         app = create_app(settings)

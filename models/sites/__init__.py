@@ -1,4 +1,4 @@
-"""Where the activations and the residual blocks are in a graph that was not made here, and what the activations mean."""
+"""Where the activations and the residual blocks of a foreign graph are, and what the activations mean."""
 
 from models.sites.activations import find_sites
 from models.sites.blocks import find_blocks

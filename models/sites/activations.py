@@ -55,8 +55,7 @@ def find_activations(graph: Graph) -> list[Activation]:
     found = [
         activation
         for index, node in enumerate(graph.nodes)
-        if node.output and graph.channels(node.output[0]) is not None
-        and (activation := _at(graph, index)) is not None
+        if node.output and graph.channels(node.output[0]) is not None and (activation := _at(graph, index)) is not None
     ]
     inner = {name for activation in found for name in _hidden(graph, activation.expression)}
     return [

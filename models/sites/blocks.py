@@ -36,9 +36,9 @@ class _Source:
 def find_blocks(model: onnx.ModelProto) -> tuple[BlockEnd, ...]:
     """The ends of residual blocks, in order: an Add of two feature maps of which one is a skip of the other.
 
-    The shortcut is the operand that leads back to a tensor that the other operand, the branch, is computed from, without
-    passing an activation; the branch has more convolutions, or an activation. What leaves the block is the sum, or the
-    activation after it if nothing else reads the sum and the channels stay the same.
+    The shortcut is the operand that leads back, without passing an activation, to a tensor that the other operand, the
+    branch, is computed from; the branch has more convolutions, or an activation. What leaves the block is the sum, or
+    the activation after it if nothing else reads the sum and the channels stay the same.
     """
     graph = Graph(model)
     activations = find_activations(graph)

@@ -1,4 +1,4 @@
-"""A view of an ONNX graph: who makes each tensor, who reads it, what its sizes are, and which tensors are feature maps."""
+"""A view of an ONNX graph: who makes each tensor, who reads it, its sizes, and which tensors are feature maps."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -48,7 +48,9 @@ class Graph:
 
     def is_constant(self, name: str) -> bool:
         """Whether the tensor is stored in the graph, or the output of a Constant node."""
-        return name in self._weights or (name in self.producer and self.nodes[self.producer[name]].op_type == "Constant")
+        return name in self._weights or (
+            name in self.producer and self.nodes[self.producer[name]].op_type == "Constant"
+        )
 
     def sizes(self, name: str) -> tuple[int, ...] | None:
         """Sizes of a tensor, 0 for one that is not fixed; None where not even their number is known."""

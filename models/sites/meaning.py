@@ -197,7 +197,8 @@ BY_CHANNEL: dict[str, Callable[[Function], Meaning | None]] = {"prelu": _prelu, 
 def recognise(f: Function, name: str = "", linear: bool = False) -> tuple[str, Meaning] | None:
     """The key and meaning of an activation that computes `f`; None for a function that is none of them.
 
-    With `linear` it may be the identity. Where two keys are the same function (ELU and CELU with α = 1), `name` decides, the name of an operator.
+    With `linear` it may be the identity. Where two keys are the same function (ELU and CELU with α = 1), the name of
+    the operator decides, `name`.
     """
     values = f(GRID)
     if not np.isfinite(values).all():

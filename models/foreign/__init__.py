@@ -1,0 +1,1 @@
+"""Graphs that were not made here, brought into the form that every published graph has."""

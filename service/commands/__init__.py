@@ -1,0 +1,1 @@
+"""What `python -m service <command>` does beside serving."""
