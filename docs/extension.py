@@ -35,7 +35,11 @@ python -m training train --activation bent_identity --activation-parameters bend
 What an entry and a module may say beyond that (parameters, kinks, where the output shows saturation, channels that
 change, bodies for another execution provider) is in `training/activations/entry.py`. The body is an ONNX function of
 the domain `reslens`, of standard operators, so that a published model runs in any ONNX Runtime, without the package; at
-publication its logits are compared with PyTorch's. A key that is in use already is refused.
+publication its logits are compared with PyTorch's. What it learns has no weight decay, but for the weights of
+convolutions and linear layers.
+
+A key that is in use already is refused, also to its first owner: rename the entry point. A package that cannot be
+loaded is named by `python -m training activations`, and hinders no other activation.
 """
 
 

@@ -195,8 +195,8 @@ RECTIFIERS: dict[str, Activation] = {
         module=RandomisedReluActivation,
         parameters={"lower": 1 / 8, "upper": 1 / 3},
         source="Xu et al. 2015, Empirical evaluation of rectified activations (arXiv 1505.00853)",
-        use="Regularises small data sets by noise in the slope; evaluation is a leaky ReLU. The bounds are PyTorch's: the "
-        "paper's experiments divide by a draw from U(3, 8).",
+        use="Regularises small data sets by noise in the slope; evaluation is a leaky ReLU. The bounds are PyTorch's: "
+        "the paper's experiments divide by a draw from U(3, 8).",
         slopes=(11 / 48, 1.0),
         kinks={0.0: 11 / 48},
         gradient="in training f′(x) for x < 0 is the slope that was drawn, and f′(0) = 1",
