@@ -122,7 +122,7 @@ def recorded(recipe: Recipe) -> tuple[Trainer, list[dict[str, Tensor]], list[dic
 
 
 def test_steps_are_nesterov_sgd_on_a_warmed_cosine(tmp_path: Path) -> None:
-    """Sutskever 2013 as in PyTorch's documentation, written out; decay only on weights, which are not one-dimensional."""
+    """Sutskever 2013 as in PyTorch's documentation, written out; decay only on what has two or more dimensions."""
     recipe = Recipe(
         epochs=3,
         batch_size=16,

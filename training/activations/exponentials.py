@@ -142,8 +142,8 @@ EXPONENTIALS: dict[str, Activation] = {
         formula="ln(1 + eˣ)",
         module=SoftplusActivation,
         source="Dugas et al. 2001, Incorporating second-order functional knowledge for better option pricing",
-        use="Smooth and never zero, but its outputs are all positive: normalise after it. Slow in a plain export, where "
-        "it costs a logarithm.",
+        use="Smooth and never zero, but its outputs are all positive: normalise after it. Slow in a plain export, "
+        "where it costs a logarithm.",
         slopes=(0.0, 1.0),
     ),
     "soft_relu": Activation(
