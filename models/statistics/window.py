@@ -15,10 +15,14 @@ from models.statistics.archive import below, pack, unpack, with_prefix
 from models.statistics.histograms import BINS, histograms
 from models.statistics.layers import StatisticsReader
 from models.statistics.moments import Moments
+from models.statistics.outliers import Features, OutlierModel
 from models.statistics.scalars import Scalars
 from models.statistics.spread import Spread
 
 Outputs = Mapping[str, NDArray[np.float32]]
+
+UNUSUAL = 0.01
+"""The p-value below which a single image counts as unusual: 1 % of the images that the model knows."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,10 @@ class Window:
     """Of the same: scalars × `BINS`."""
     spreads: tuple[Spread, ...]
     """By layer."""
+    judged: int = 0
+    """Images that were compared with the calibration set of the baseline."""
+    unusual: int = 0
+    """Of those, the ones with a combined p-value below `UNUSUAL`."""
 
     def merged(self, other: Self) -> Self:
         """Both sets of images together; windows of the same model only."""
@@ -57,6 +65,8 @@ class Window:
             scalars=self.scalars.merged(other.scalars),
             histograms=self.histograms + other.histograms,
             spreads=spread.merged(self.spreads, other.spreads),
+            judged=self.judged + other.judged,
+            unusual=self.unusual + other.unusual,
         )
 
     @property
@@ -81,16 +91,54 @@ class Window:
             "histograms/index": np.flatnonzero(self.histograms),
             "histograms/counts": self.histograms[self.histograms > 0],
             **spread.arrays(self.spreads),
+            "judged": np.array(self.judged, np.int64),
+            "unusual": np.array(self.unusual, np.int64),
         }
         for name, moments in self.moments.items():
             stored |= with_prefix("moments", moments.arrays(name))
         return stored
 
+    @classmethod
+    def from_arrays(cls, stored: Mapping[str, NDArray[Any]]) -> Self:
+        """What `arrays` gave, of whichever model; raises `KeyError`, `IndexError` or `ValueError` for anything else."""
+        scalars = Moments.from_arrays("scalars", stored)
+        counts = np.zeros(len(scalars.count) * BINS, np.int64)
+        counts[stored["histograms/index"]] = stored["histograms/counts"]
+        moments = below("moments", stored)
+        names = [name.removesuffix("/count") for name in moments if name.endswith("/count")]
+        return cls(
+            images=int(stored["images"]),
+            predicted=stored["predicted"],
+            moments={name: Moments.from_arrays(name, moments) for name in names},
+            maximum=stored["maximum"],
+            minimum=stored["minimum"],
+            fired=stored["fired"],
+            scalars=scalars,
+            histograms=counts.reshape(-1, BINS),
+            spreads=spread.from_arrays(stored),
+            judged=int(stored["judged"]),
+            unusual=int(stored["unusual"]),
+        )
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Read what `to_bytes` wrote, of whichever model; raises `ValueError` for anything else."""
+        stored = unpack(content, "the window")
+        try:
+            return cls.from_arrays(stored)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"the window cannot be read ({type(error).__name__}: {error})") from error
+
 
 class WindowReader:
-    """Makes windows of one model: from the outputs of instrumented runs, or from what was stored."""
+    """Makes windows of one model: from the outputs of instrumented runs, or from what was stored.
 
-    def __init__(self, manifest: ModelManifest) -> None:
+    With `outliers`, those of the model's baseline, every image is also judged alone.
+    """
+
+    def __init__(self, manifest: ModelManifest, outliers: OutlierModel | None = None) -> None:
+        self._manifest = manifest
+        self._outliers = outliers
         self._reader = StatisticsReader(manifest)
         self._scalars = Scalars(manifest)
         self._classes = len(manifest.class_names)
@@ -135,7 +183,14 @@ class WindowReader:
                 Spread.of(means[:, start:end], matrix)
                 for (start, end), matrix in zip(pairwise(self._bounds), self._projections, strict=True)
             ),
+            judged=0 if self._outliers is None else len(logits),
+            unusual=self._unusual(outputs),
         )
+
+    def _unusual(self, outputs: Outputs) -> int:
+        if self._outliers is None:
+            return 0
+        return int((self._outliers.judge(Features.of(outputs, self._manifest)).combined < UNUSUAL).sum())
 
     def from_bytes(self, content: bytes) -> Window:
         """Read what `Window.to_bytes` wrote; raises `ValueError` for anything else, another model's too."""
@@ -143,33 +198,18 @@ class WindowReader:
 
     def from_arrays(self, stored: Mapping[str, NDArray[Any]]) -> Window:
         """Read what `Window.arrays` gave; raises `ValueError` when they are not of a window of this model."""
-        try:
-            window = self._restored(stored)
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"the window cannot be read ({type(error).__name__}: {error})") from error
-        expected = self.empty()
-        for name, values in expected.arrays().items():
+        expected = self.empty().arrays()
+        if different := expected.keys() ^ stored.keys():
+            raise ValueError(f"the window is of another model: {', '.join(sorted(different))} only in one of them")
+        for name, values in expected.items():
             if not name.startswith("histograms/") and stored[name].shape != values.shape:
                 raise ValueError(
                     f"the window is of another model: {name} has shape {stored[name].shape}, expected {values.shape}"
                 )
-        return window
-
-    def _restored(self, stored: Mapping[str, NDArray[Any]]) -> Window:
-        counts = np.zeros(len(self.names) * BINS, np.int64)
-        counts[stored["histograms/index"]] = stored["histograms/counts"]
-        moments = below("moments", stored)
-        return Window(
-            images=int(stored["images"]),
-            predicted=stored["predicted"],
-            moments={name: Moments.from_arrays(name, moments) for name in self._widths},
-            maximum=stored["maximum"],
-            minimum=stored["minimum"],
-            fired=stored["fired"],
-            scalars=Moments.from_arrays("scalars", stored),
-            histograms=counts.reshape(len(self.names), BINS),
-            spreads=spread.from_arrays(stored),
-        )
+        try:
+            return Window.from_arrays(stored)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"the window cannot be read ({type(error).__name__}: {error})") from error
 
     def merge(self, windows: list[Window]) -> Window:
         """All of them together."""
