@@ -14,7 +14,7 @@ class Thresholds(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     expected_hours_between_false_alarms: Positive = 720.0
-    """How long a drift or class-mix alarm without a cause may be expected not to come: the level of the test follows."""
+    """Until a confirmed alarm of drift or class mix that has no cause; the level of each window follows from it."""
     window_seconds: Positive = 300.0
     """How often a window is judged; windows do not overlap."""
     confirmations: Annotated[int, Field(ge=1)] = 3
