@@ -3,7 +3,7 @@
 Every tap is *after* an activation: a tap between convolution and activation would break their fusion.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -25,18 +25,11 @@ def instrument(graph: onnx.ModelProto, manifest: ModelManifest) -> onnx.ModelPro
 
     Raises `InstrumentationError` when the manifest and the graph do not belong together.
     """
-    produced = {name for node in graph.graph.node for name in node.output} | {
-        tensor.name for tensor in graph.graph.input
-    }
-    wanted = [site.tensor for site in manifest.sites]
-    wanted += [tensor for block in manifest.blocks for tensor in (block.output, block.shortcut)]
-    missing = sorted(set(wanted) - produced)
-    if missing:
-        raise InstrumentationError(f"the manifest names tensors that the graph does not have: {', '.join(missing)}")
-
+    tensors = tapped_tensors(graph, manifest)
     instrumented = onnx.ModelProto()
     instrumented.CopyFrom(graph)
-    builder = _Reductions()
+    types = element_types(graph)
+    builder = _Reductions({tensor for tensor in tensors if types.get(tensor, TensorProto.FLOAT) != TensorProto.FLOAT})
     for site in manifest.sites:
         builder.add_site(site)
     for block in manifest.blocks:
@@ -45,16 +38,44 @@ def instrument(graph: onnx.ModelProto, manifest: ModelManifest) -> onnx.ModelPro
     return instrumented
 
 
+def tapped_tensors(graph: onnx.ModelProto, manifest: ModelManifest) -> list[str]:
+    """The tensors that statistics are computed from, each once: outputs of sites, ends and shortcuts of blocks.
+
+    Raises `InstrumentationError` when the graph does not have one of them.
+    """
+    produced = {name for node in graph.graph.node for name in node.output} | {
+        tensor.name for tensor in graph.graph.input
+    }
+    wanted = [site.tensor for site in manifest.sites]
+    wanted += [tensor for block in manifest.blocks for tensor in (block.output, block.shortcut)]
+    missing = sorted(set(wanted) - produced)
+    if missing:
+        raise InstrumentationError(f"the manifest names tensors that the graph does not have: {', '.join(missing)}")
+    return list(dict.fromkeys(wanted))
+
+
+def element_types(graph: onnx.ModelProto) -> dict[str, int]:
+    """The `TensorProto.DataType` of every tensor whose type can be inferred."""
+    inferred = onnx.shape_inference.infer_shapes(graph).graph
+    return {
+        tensor.name: tensor.type.tensor_type.elem_type
+        for tensor in (*inferred.value_info, *inferred.input, *inferred.output)
+    }
+
+
 class _Reductions:
     """Collects reduction nodes, and for each statistics output the tensors that it is made of."""
 
-    def __init__(self) -> None:
+    def __init__(self, cast: Set[str]) -> None:
+        """The tensors of `cast` are reduced as float32, which they are not: half precision would overflow."""
+        self._cast = cast
+        self._float32: dict[str, str] = {}
         self._nodes: list[NodeProto] = []
         self._constants: list[TensorProto] = []
         self._parts: dict[str, list[str]] = {}
 
     def add_site(self, site: ActivationSite) -> None:
-        x = site.tensor
+        x = self._as_float32(site.tensor)
         # Global pooling, unlike Reduce*, stays in the blocked layout that the CPU's convolutions use.
         self._part(layout.MEAN, self._node("GlobalAveragePool", x))
         self._part(layout.MEAN_SQUARE, self._mean_square(x))
@@ -64,12 +85,13 @@ class _Reductions:
         if site.signed:
             self._part(layout.MINIMUM, self._node("Neg", self._node("GlobalMaxPool", self._node("Neg", x))))
         if site.saturation is not None:
-            self._part(layout.SATURATED, self._saturated(site, site.saturation, active))
+            self._part(layout.SATURATED, self._saturated(site, x, site.saturation, active))
 
     def add_block(self, block: BlockEnd) -> None:
-        change = self._node("Sub", block.output, block.shortcut)
+        output, shortcut = self._as_float32(block.output), self._as_float32(block.shortcut)
+        change = self._node("Sub", output, shortcut)
         self._part(layout.BRANCH_ENERGY, self._channel_mean(self._mean_square(change)))
-        self._part(layout.SHORTCUT_ENERGY, self._channel_mean(self._mean_square(block.shortcut)))
+        self._part(layout.SHORTCUT_ENERGY, self._channel_mean(self._mean_square(shortcut)))
 
     def attach(self, graph: onnx.GraphProto, manifest: ModelManifest) -> None:
         """Concatenate the parts of each output and declare it."""
@@ -81,18 +103,23 @@ class _Reductions:
         graph.node.extend(self._nodes)
         graph.initializer.extend(self._constants)
 
-    def _saturated(self, site: ActivationSite, region: Saturation, active: str) -> str:
+    def _saturated(self, site: ActivationSite, x: str, region: Saturation, active: str) -> str:
         if region.below == 0.0 and region.above is None and not site.signed:
             # A rectifier: what is not active is saturated, no further pass needed.
             return self._node("Sub", self._constant(1.0), active)
         bounds = {"LessOrEqual": region.below, "GreaterOrEqual": region.above}
-        shares = [
-            self._share(comparison, site.tensor, bound) for comparison, bound in bounds.items() if bound is not None
-        ]
+        shares = [self._share(comparison, x, bound) for comparison, bound in bounds.items() if bound is not None]
         if not shares:
             # It never saturates: zeros of the right shape.
             return self._node("Mul", active, self._constant(0.0))
         return self._node("Sum", *shares)
+
+    def _as_float32(self, tensor: str) -> str:
+        if tensor not in self._cast:
+            return tensor
+        if tensor not in self._float32:
+            self._float32[tensor] = self._node("Cast", tensor, to=TensorProto.FLOAT)
+        return self._float32[tensor]
 
     def _share(self, comparison: str, x: str, bound: float) -> str:
         inside = self._node(comparison, x, self._constant(bound))

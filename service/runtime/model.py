@@ -1,5 +1,6 @@
 """A model that is ready to answer: verified, loaded, warmed up."""
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from models.instrument import instrument
+from models.instrument import element_types, instrument, tapped_tensors
 from models.manifest import ModelManifest, TensorSpec
 from models.overloads import choose_overload
 from models.preprocessing import pixels_to_tensor
@@ -17,7 +18,9 @@ from models.repository import Bundle
 from models.statistics.layers import StatisticsReader
 from models.statistics.layout import output_widths
 from service.errors import ModelFaultError
+from service.runtime.compiled import CompiledStatistics
 from service.runtime.provider import CPU, CUDA
+from service.runtime.reference import Reference
 from service.runtime.sessions import Sessions
 
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -51,6 +54,7 @@ class LoadedModel:
         started = time.perf_counter()
         self.manifest: ModelManifest = bundle.manifest
         self.reader = StatisticsReader(bundle.manifest)
+        self.reference = Reference.of(bundle)
         self.statistics = tuple(
             TensorSpec(name=name, datatype="FP32", shape=(-1, width))
             for name, width in output_widths(bundle.manifest).items()
@@ -62,12 +66,10 @@ class LoadedModel:
         graph = choose_overload(graph, OVERLOADS[provider])
         self._sessions = Sessions(provider, threads)
         self._plain = self._sessions.open(graph.SerializeToString())
-        weights = self._sessions.weight_bytes
-        instrumented = instrument(graph, bundle.manifest)
-        _check_channels(graph, bundle.manifest)
-        self._instrumented = self._sessions.open(instrumented.SerializeToString())
-        self.memory = Memory(weights, self._sessions.weight_bytes - weights)
         _check_signature(self._plain, self.manifest.inputs, self.manifest.outputs)
+        weights = self._sessions.weight_bytes
+        self._instrumented = self._open_instrumented(graph)
+        self.memory = Memory(weights, self._sessions.weight_bytes - weights)
         for batch in WARM_UP_BATCHES:
             self._warm_up(batch)
         self.load_seconds = time.perf_counter() - started
@@ -99,6 +101,17 @@ class LoadedModel:
                 f"model {self.manifest.name!r} failed while it ran: {error}; try a smaller batch"
             ) from error
         return dict(zip(outputs, values, strict=True))
+
+    def _open_instrumented(self, graph: onnx.ModelProto) -> "onnxruntime.InferenceSession | CompiledStatistics":
+        tensors = tapped_tensors(graph, self.manifest)
+        types = element_types(graph)
+        _check_channels(graph, self.manifest)
+        # Half precision is reduced in the graph: on the CPU it is not for speed that anybody runs it.
+        if self.provider == CPU and all(types.get(tensor) == onnx.TensorProto.FLOAT for tensor in tensors):
+            # Without temporary files the optimised graph cannot be changed.
+            with contextlib.suppress(OSError):
+                return CompiledStatistics(self._sessions, graph, self.manifest)
+        return self._sessions.open(instrument(graph, self.manifest).SerializeToString())
 
     def _warm_up(self, batch: int) -> None:
         spec = self.manifest.inputs[0]

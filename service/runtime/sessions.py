@@ -12,6 +12,7 @@ optimisation at load, 0.5 s for the ResNet-50.
 import hashlib
 import logging
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ logger = logging.getLogger("reslens")
 
 # Smaller tensors (shapes, biases of a few channels) are not worth an entry.
 SMALLEST_SHARED = 1024
+
+Rewire = Callable[[onnx.ModelProto], None]
 
 _ERROR = 3
 _PROVIDER_OPTIONS: dict[str, dict[str, Any]] = {
@@ -47,11 +50,17 @@ class Sessions:
         """Bytes of all the different weights held so far, on the CPU."""
         self._weights: dict[bytes, onnxruntime.OrtValue] = {}
 
-    def open(self, graph: bytes) -> onnxruntime.InferenceSession:
-        """Open a session; raises RuntimeError when another provider than the one asked for would run it."""
+    def open(self, graph: bytes, rewire: Rewire | None = None) -> onnxruntime.InferenceSession:
+        """Open a session; raises RuntimeError when another provider than the one asked for would run it.
+
+        On the CPU `rewire` may change the optimised graph in place; that takes a temporary file, so it raises OSError
+        where none can be written.
+        """
         try:
-            session = self._open_from_file(graph)
+            session = self._open_from_file(graph, rewire)
         except OSError as error:
+            if rewire is not None:
+                raise
             # A read-only container: each session keeps weights of its own, but it serves.
             logger.warning("models take more memory, for no temporary file can be written (set TMPDIR): %s", error)
             session = self._session(graph, self._options())
@@ -60,14 +69,14 @@ class Sessions:
             raise RuntimeError(f"{self.provider} was asked for, and ONNX Runtime offers {session.get_providers()}")
         return session
 
-    def _open_from_file(self, graph: bytes) -> onnxruntime.InferenceSession:
+    def _open_from_file(self, graph: bytes, rewire: Rewire | None) -> onnxruntime.InferenceSession:
         """Open it from a file, because a session opened from bytes keeps them as long as it lives."""
         with tempfile.TemporaryDirectory(prefix="reslens-") as directory:
             file = Path(directory) / "model.onnx"
             file.write_bytes(graph)
-            return self._session(file, self._optimise(file) if self.provider == CPU else self._options())
+            return self._session(file, self._optimise(file, rewire) if self.provider == CPU else self._options())
 
-    def _optimise(self, file: Path) -> onnxruntime.SessionOptions:
+    def _optimise(self, file: Path, rewire: Rewire | None) -> onnxruntime.SessionOptions:
         """Replace the graph in `file` by its optimised form, and return options that lend it the shared weights."""
         optimising = self._options()
         optimised = file.with_name("optimised.onnx")
@@ -75,9 +84,14 @@ class Sessions:
         self._session(file, optimising)
         optimised.replace(file)
 
+        model = onnx.load(file)
+        if rewire is not None:
+            rewire(model)
+            onnx.save(model, file)
+
         options = self._options()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        for tensor in onnx.load(file).graph.initializer:
+        for tensor in model.graph.initializer:
             weights = numpy_helper.to_array(tensor)
             if weights.nbytes < SMALLEST_SHARED:
                 continue
