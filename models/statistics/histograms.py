@@ -4,6 +4,9 @@ Bin i > 0 holds base^(i−1) < x · 2^16 ≤ base^i with base = 2^¼ (the bucket
 2), bin −i its mirror image, and bin 0 |x| ≤ 2^−16. Whatever exceeds 2^16 is in the outermost bins.
 """
 
+from functools import cache
+from math import sqrt
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,10 +20,13 @@ ZERO = BINS_PER_SIGN
 SMALLEST = 2.0**-OCTAVES
 
 
+@cache
 def _edges() -> NDArray[np.float64]:
     """Upper edges of the positive bins, ascending, the zero bin's first."""
-    edges: NDArray[np.float64] = SMALLEST * 2.0 ** (np.arange(BINS_PER_SIGN + 1) / BINS_PER_OCTAVE)
-    return edges
+    # Square roots and scaling by powers of two are rounded alike on every machine; powers and logarithms are not.
+    mantissas = np.array([1, sqrt(sqrt(2)), sqrt(2), sqrt(sqrt(8))])
+    edges: NDArray[np.float64] = np.ldexp(mantissas, np.arange(-OCTAVES, OCTAVES)[:, None]).ravel()
+    return np.append(edges, 2.0**OCTAVES)
 
 
 def midpoints() -> NDArray[np.float64]:

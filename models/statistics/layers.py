@@ -157,15 +157,16 @@ class StatisticsReader:
         means = measured[layout.MEAN].astype(np.float64)
         with np.errstate(all="ignore"):
             mean_squares = self._sum(measured[layout.MEAN_SQUARE])
+            squared_means = self._sum(means**2)
             return {
                 "mean": self._average(layout.MEAN, measured),
                 "rms": np.sqrt(mean_squares / self._channels),
                 "active_fraction": self._average(layout.ACTIVE, measured),
                 "saturated_fraction": self._average(layout.SATURATED, measured),
-                "maximum": self._reduce(np.maximum, layout.MAXIMUM, measured),
-                "minimum": self._reduce(np.minimum, layout.MINIMUM, measured),
-                "sparsity": self._hoyer(means),
-                "mean_shift": self._sum(means**2) / mean_squares,
+                "maximum": self._reduce(np.maximum, layout.MAXIMUM, measured, np.float32),
+                "minimum": self._reduce(np.minimum, layout.MINIMUM, measured, np.float32),
+                "sparsity": self._hoyer(self._sum(np.abs(means)), squared_means),
+                "mean_shift": squared_means / mean_squares,
                 "silent_channels": self._sum(measured[_SILENT]),
             }
 
@@ -177,22 +178,25 @@ class StatisticsReader:
         summed: Values = np.add.reduceat(values, self._starts[layout.MEAN], axis=1, dtype=np.float64)
         return summed
 
-    def _reduce(self, reduction: np.ufunc, output: str, measured: Outputs) -> Values:
-        """Reduce the columns of each layer in float64; NaN for layers without any."""
+    def _reduce(
+        self, reduction: np.ufunc, output: str, measured: Outputs, precision: type[np.floating] = np.float64
+    ) -> Values:
+        """Reduce the columns of each layer; NaN for layers without any."""
         reduced = np.full((len(measured[layout.MEAN]), len(self._channels)), np.nan)
         if output in measured:
             values = measured[output]
-            reduced[:, self._has[output]] = reduction.reduceat(values, self._starts[output], axis=1, dtype=np.float64)
+            reduced[:, self._has[output]] = reduction.reduceat(values, self._starts[output], axis=1, dtype=precision)
         return reduced
 
     def _average(self, output: str, measured: Outputs) -> Values:
         return self._reduce(np.add, output, measured) / self._channels
 
-    def _hoyer(self, means: Values) -> Values:
-        """(√n − ‖m‖₁/‖m‖₂)/(√n − 1) over the n channels of each layer; NaN for n = 1 and m = 0. Hoyer 2004."""
-        ratio = self._sum(np.abs(means)) / np.sqrt(self._sum(means**2))
+    def _hoyer(self, absolute: Values, squares: Values) -> Values:
+        """(√n − ‖m‖₁/‖m‖₂)/(√n − 1) over the n channels of each layer, from the sums ‖m‖₁ and ‖m‖₂²; NaN for n = 1 and
+        m = 0. Hoyer 2004.
+        """
         root = np.sqrt(self._channels)
-        sparsity: Values = (root - ratio) / (root - 1)
+        sparsity: Values = (root - absolute / np.sqrt(squares)) / (root - 1)
         return sparsity
 
     def _channel_statistics(self, measured: Outputs, site: ActivationSite) -> ChannelStatistics:

@@ -27,12 +27,17 @@ class Moments:
     @classmethod
     def of(cls, samples: NDArray[np.floating]) -> Self:
         """Moments of samples × columns; a sample that is not finite is left out of its column's count and sums."""
-        values = samples.astype(np.float64)
-        finite = np.isfinite(values)
-        count = finite.sum(0, dtype=np.int64)
-        mean = np.where(finite, values, 0).sum(0) / np.maximum(count, 1)
-        deviations = np.where(finite, values - mean, 0)
-        return cls(count, mean, (deviations**2).sum(0))
+        finite = np.isfinite(samples)
+        deviations = samples.astype(np.float64)
+        if finite.all():
+            count = np.full(samples.shape[1], len(samples), np.int64)
+            mean = deviations.sum(0) / max(len(samples), 1)
+            deviations -= mean
+        else:
+            count = finite.sum(0, dtype=np.int64)
+            mean = np.where(finite, deviations, 0).sum(0) / np.maximum(count, 1)
+            deviations = np.where(finite, deviations, mean) - mean
+        return cls(count, mean, np.einsum("nc,nc->c", deviations, deviations))
 
     def merged(self, other: Self) -> Self:
         """The moments of both sets of samples together, by the pairwise update of Chan, Golub & LeVeque 1979."""

@@ -42,7 +42,9 @@ class Scalars:
         self._reader = StatisticsReader(manifest)
         self._logits = manifest.outputs[0].name
         layers = [(index, site, name) for index, site in enumerate(manifest.sites) for name in _measured_of(site)]
-        self._layer_columns = [(name, index) for index, _, name in layers]
+        starts = {name: start * len(manifest.sites) for start, name in enumerate(LAYER_SCALARS)}
+        self._columns = np.array([starts[name] + index for index, _, name in layers])
+        """Of each layer's scalar in the table of every statistic of every layer."""
         self.names: tuple[Scalar, ...] = (
             *(Scalar(site.name, name) for _, site, name in layers),
             *(Scalar(block.name, RESIDUAL_SHARE) for block in manifest.blocks),
@@ -51,10 +53,10 @@ class Scalars:
 
     def of(self, outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
         """images × scalars for the outputs of an instrumented run; NaN where something was not finite."""
-        layers = self._reader.layers(outputs)
-        columns = [layers[name][:, index] for name, index in self._layer_columns]
-        predictions = prediction_scalars(outputs[self._logits])
-        rows = np.column_stack([*columns, self._reader.blocks(outputs), *predictions.values()])
+        measured = self._reader.layers(outputs)
+        layers = np.concatenate([measured[name] for name in LAYER_SCALARS], 1)[:, self._columns]
+        predictions = np.stack(list(prediction_scalars(outputs[self._logits]).values()), 1)
+        rows = np.concatenate([layers, self._reader.blocks(outputs), predictions], 1)
         rows[~np.isfinite(rows)] = np.nan
         return rows
 
@@ -64,15 +66,15 @@ def prediction_scalars(logits: NDArray[np.floating]) -> dict[str, NDArray[np.flo
 
     Logits that are not finite give NaN. Energy: Liu et al. 2020, arXiv 2010.03759.
     """
-    values = logits.astype(np.float64)
+    values = np.where(np.isfinite(logits).all(1, keepdims=True), logits, np.nan).astype(np.float64)
     with np.errstate(all="ignore"):
         shifted = values - values.max(1, keepdims=True)
         exponentials = np.exp(shifted)
         total = exponentials.sum(1)
         probabilities = exponentials / total[:, None]
-        best = np.sort(probabilities, axis=1)
+        best = np.partition(probabilities, -2, axis=1)
         return {
-            "entropy": np.log(total) - (probabilities * np.maximum(shifted, -1e300)).sum(1),
+            "entropy": np.log(total) - (probabilities * shifted).sum(1),
             "margin": best[:, -1] - best[:, -2],
             "energy": -(values.max(1) + np.log(total)),
         }

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -12,15 +13,35 @@ DIMENSIONS = 64
 _SEED = 20261121
 
 
-def projection(channels: int) -> NDArray[np.float64]:
-    """The map from the channel means of a layer to what is kept of them: channels × at most `DIMENSIONS`.
+@cache
+def signs(channels: int) -> NDArray[np.float64]:
+    """The random projection of a wide layer: channel c is added to dimension c mod `DIMENSIONS` with the sign s_c = ±1,
+    always the same one for this number of channels.
 
-    The identity for narrow layers, else N(0, 1/`DIMENSIONS`), the same for every layer of this width, always.
+    Charikar et al. 2002, Finding frequent items in data streams: inner products are kept in expectation, as by a dense
+    random matrix, but for one addition a channel instead of `DIMENSIONS`.
     """
+    # Random bits, whose stream NumPy never changes, unlike those of distributions.
+    return np.where(np.random.PCG64(_SEED + channels).random_raw(channels) >> np.uint64(63), 1.0, -1.0)
+
+
+def projected(means: NDArray[np.floating]) -> NDArray[np.float64]:
+    """images × channels → images × at most `DIMENSIONS`; a narrower layer stays as it is."""
+    images, channels = means.shape
     if channels <= DIMENSIONS:
-        return np.eye(channels)
-    generator = np.random.Generator(np.random.PCG64(_SEED + channels))
-    return generator.normal(0, DIMENSIONS**-0.5, (channels, DIMENSIONS))
+        return means.astype(np.float64)
+    rows = -(-channels // DIMENSIONS)
+    signed = np.zeros((images, rows * DIMENSIONS))
+    np.multiply(means, signs(channels), out=signed[:, :channels])
+    summed: NDArray[np.float64] = signed.reshape(images, rows, DIMENSIONS).sum(1)
+    return summed
+
+
+@cache
+def _triangle(size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the upper triangle of a matrix, in the order in which it is kept."""
+    rows, columns = np.triu_indices(size)
+    return rows, columns
 
 
 @dataclass(frozen=True)
@@ -29,23 +50,24 @@ class Spread:
 
     count: int
     mean: NDArray[np.float64]
-    scatter: NDArray[np.float64]
+    triangle: NDArray[np.float64]
+    """The upper triangle of S, row after row."""
 
     @classmethod
     def empty(cls, channels: int) -> Self:
         """No image yet."""
         size = min(channels, DIMENSIONS)
-        return cls(0, np.zeros(size), np.zeros((size, size)))
+        return cls(0, np.zeros(size), np.zeros(size * (size + 1) // 2))
 
     @classmethod
-    def of(cls, means: NDArray[np.floating], matrix: NDArray[np.float64]) -> Self:
-        """Of images × channels, those left out that are not finite; `matrix` is the layer's `projection`."""
-        z = means[np.isfinite(means).all(1)].astype(np.float64) @ matrix
+    def of(cls, means: NDArray[np.floating]) -> Self:
+        """Of images × channels, those left out that are not finite."""
+        z = projected(means[np.isfinite(means).all(1)])
         if not len(z):
-            return cls.empty(len(matrix))
-        mean = z.mean(0)
-        centred = z - mean
-        return cls(len(z), mean, centred.T @ centred)
+            return cls.empty(means.shape[1])
+        mean = z.sum(0) / len(z)
+        z -= mean
+        return cls(len(z), mean, (z.T @ z)[_triangle(len(mean))])
 
     def merged(self, other: Self) -> Self:
         """Both sets of images together."""
@@ -54,8 +76,16 @@ class Spread:
             return self
         share = other.count / count
         delta = other.mean - self.mean
-        scatter = self.scatter + other.scatter + np.outer(delta, delta) * (self.count * share)
-        return type(self)(count, self.mean + delta * share, scatter)
+        rows, columns = _triangle(len(delta))
+        triangle = self.triangle + other.triangle + delta[rows] * delta[columns] * (self.count * share)
+        return type(self)(count, self.mean + delta * share, triangle)
+
+    @property
+    def scatter(self) -> NDArray[np.float64]:
+        """S as a whole."""
+        upper = np.zeros((len(self.mean), len(self.mean)))
+        upper[_triangle(len(self.mean))] = self.triangle
+        return upper + np.triu(upper, 1).T
 
     @property
     def rank(self) -> float:
@@ -63,8 +93,9 @@ class Spread:
 
         It grows with the number of images n, for d isotropic directions as nd/(n + d): compare at equal n only.
         """
-        square = float((self.scatter**2).sum())
-        return float(np.trace(self.scatter)) ** 2 / square if self.count > 1 and square > 0 else float("nan")
+        scatter = self.scatter
+        square = float((scatter**2).sum())
+        return float(np.trace(scatter)) ** 2 / square if self.count > 1 and square > 0 else float("nan")
 
 
 def merged(first: Sequence[Spread], second: Sequence[Spread]) -> tuple[Spread, ...]:
@@ -78,20 +109,20 @@ def arrays(spreads: Sequence[Spread]) -> dict[str, NDArray[Any]]:
         "spread/count": np.array([spread.count for spread in spreads], np.int64),
         "spread/size": np.array([len(spread.mean) for spread in spreads], np.int64),
         "spread/mean": np.concatenate([spread.mean for spread in spreads]),
-        "spread/scatter": np.concatenate([spread.scatter[np.triu_indices(len(spread.mean))] for spread in spreads]),
+        "spread/scatter": np.concatenate([spread.triangle for spread in spreads]),
     }
 
 
 def from_arrays(stored: Mapping[str, NDArray[Any]]) -> tuple[Spread, ...]:
-    """What `arrays` stored."""
-    spreads = []
-    mean_start = scatter_start = 0
-    for count, size in zip(stored["spread/count"].tolist(), stored["spread/size"].tolist(), strict=True):
-        triangle = size * (size + 1) // 2
-        mean = stored["spread/mean"][mean_start : mean_start + size]
-        upper = np.zeros((size, size))
-        upper[np.triu_indices(size)] = stored["spread/scatter"][scatter_start : scatter_start + triangle]
-        spreads.append(Spread(count, mean, upper + np.triu(upper, 1).T))
-        mean_start += size
-        scatter_start += triangle
-    return tuple(spreads)
+    """What `arrays` stored; raises `KeyError` or `ValueError` for anything else."""
+    sizes = stored["spread/size"]
+    triangles = sizes * (sizes + 1) // 2
+    for name, expected in (("mean", sizes.sum()), ("scatter", triangles.sum())):
+        if stored[f"spread/{name}"].shape != (expected,):
+            raise ValueError(f"spread/{name} has shape {stored[f'spread/{name}'].shape}, expected ({expected},)")
+    means = np.split(stored["spread/mean"], np.cumsum(sizes)[:-1])
+    scatters = np.split(stored["spread/scatter"], np.cumsum(triangles)[:-1])
+    return tuple(
+        Spread(count, mean, triangle)
+        for count, mean, triangle in zip(stored["spread/count"].tolist(), means, scatters, strict=True)
+    )

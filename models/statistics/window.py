@@ -1,9 +1,8 @@
 """What a model's layers did to a set of images, as numbers that merge: in any order, however the images were split."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -35,7 +34,7 @@ class Window:
     predicted: NDArray[np.int64]
     """Images by predicted class; those without finite logits in none."""
     moments: dict[str, Moments]
-    """By statistics output of `models.statistics.layout`: one column a channel (or block)."""
+    """By statistics output of `models.statistics.layout`, the extremes aside: one column a channel (or block)."""
     maximum: NDArray[np.float64]
     """Of each channel; −∞ before any image."""
     minimum: NDArray[np.float64]
@@ -58,7 +57,7 @@ class Window:
         return type(self)(
             images=self.images + other.images,
             predicted=self.predicted + other.predicted,
-            moments={name: moments.merged(other.moments[name]) for name, moments in self.moments.items()},
+            moments=_sharing_counts({name: m.merged(other.moments[name]) for name, m in self.moments.items()}),
             maximum=np.maximum(self.maximum, other.maximum),
             minimum=np.minimum(self.minimum, other.minimum),
             fired=self.fired + other.fired,
@@ -100,7 +99,14 @@ class Window:
 
     @classmethod
     def from_arrays(cls, stored: Mapping[str, NDArray[Any]]) -> Self:
-        """What `arrays` gave, of whichever model; raises `KeyError`, `IndexError` or `ValueError` for anything else."""
+        """What `arrays` gave, of whichever model; raises `ValueError` for anything else."""
+        try:
+            return cls._restored(stored)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ValueError(f"the window cannot be read ({type(error).__name__}: {error})") from error
+
+    @classmethod
+    def _restored(cls, stored: Mapping[str, NDArray[Any]]) -> Self:
         scalars = Moments.from_arrays("scalars", stored)
         counts = np.zeros(len(scalars.count) * BINS, np.int64)
         counts[stored["histograms/index"]] = stored["histograms/counts"]
@@ -109,7 +115,7 @@ class Window:
         return cls(
             images=int(stored["images"]),
             predicted=stored["predicted"],
-            moments={name: Moments.from_arrays(name, moments) for name in names},
+            moments=_sharing_counts({name: Moments.from_arrays(name, moments) for name in names}),
             maximum=stored["maximum"],
             minimum=stored["minimum"],
             fired=stored["fired"],
@@ -123,11 +129,7 @@ class Window:
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
         """Read what `to_bytes` wrote, of whichever model; raises `ValueError` for anything else."""
-        stored = unpack(content, "the window")
-        try:
-            return cls.from_arrays(stored)
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"the window cannot be read ({type(error).__name__}: {error})") from error
+        return cls.from_arrays(unpack(content, "the window"))
 
 
 class WindowReader:
@@ -144,9 +146,8 @@ class WindowReader:
         self._classes = len(manifest.class_names)
         self._logits = manifest.outputs[0].name
         self._widths = layout.output_widths(manifest)
-        channels = [site.channels for site in manifest.sites]
-        self._bounds = np.cumsum([0, *channels])
-        self._projections = [spread.projection(count) for count in channels]
+        self._averaged = [name for name in self._widths if name not in (layout.MAXIMUM, layout.MINIMUM)]
+        self._layers = list(layout.site_columns(layout.MEAN, manifest).values())
         self.names = self._scalars.names
 
     def empty(self) -> Window:
@@ -154,13 +155,13 @@ class WindowReader:
         return Window(
             images=0,
             predicted=np.zeros(self._classes, np.int64),
-            moments={name: Moments.empty(width) for name, width in self._widths.items()},
+            moments=_sharing_counts({name: Moments.empty(self._widths[name]) for name in self._averaged}),
             maximum=np.full(self._widths[layout.MAXIMUM], -np.inf),
             minimum=np.full(self._widths.get(layout.MINIMUM, 0), np.inf),
             fired=np.zeros(self._widths[layout.ACTIVE], np.int64),
             scalars=Moments.empty(len(self.names)),
             histograms=np.zeros((len(self.names), BINS), np.int64),
-            spreads=tuple(Spread.empty(len(matrix)) for matrix in self._projections),
+            spreads=tuple(Spread.empty(columns.stop - columns.start) for columns in self._layers),
         )
 
     def of(self, outputs: Outputs) -> Window:
@@ -173,16 +174,13 @@ class WindowReader:
         return Window(
             images=len(logits),
             predicted=np.bincount(classes, minlength=self._classes).astype(np.int64),
-            moments={name: Moments.of(measured.get(name, outputs[name])) for name in self._widths},
+            moments=_sharing_counts({name: Moments.of(measured.get(name, outputs[name])) for name in self._averaged}),
             maximum=_extreme(np.fmax, measured[layout.MAXIMUM], -np.inf),
             minimum=_extreme(np.fmin, measured[layout.MINIMUM], np.inf) if layout.MINIMUM in measured else np.empty(0),
             fired=(measured[layout.ACTIVE] > 0).sum(0, dtype=np.int64),
             scalars=Moments.of(scalars),
             histograms=histograms(scalars),
-            spreads=tuple(
-                Spread.of(means[:, start:end], matrix)
-                for (start, end), matrix in zip(pairwise(self._bounds), self._projections, strict=True)
-            ),
+            spreads=tuple(Spread.of(means[:, columns]) for columns in self._layers),
             judged=0 if self._outliers is None else len(logits),
             unusual=self._unusual(outputs),
         )
@@ -202,21 +200,28 @@ class WindowReader:
         if different := expected.keys() ^ stored.keys():
             raise ValueError(f"the window is of another model: {', '.join(sorted(different))} only in one of them")
         for name, values in expected.items():
-            if not name.startswith("histograms/") and stored[name].shape != values.shape:
+            found = stored[name]
+            if found.dtype != values.dtype or (not name.startswith("histograms/") and found.shape != values.shape):
                 raise ValueError(
-                    f"the window is of another model: {name} has shape {stored[name].shape}, expected {values.shape}"
+                    f"the window is of another model: {name} has shape {found.shape} of {found.dtype}, "
+                    f"expected {values.shape} of {values.dtype}"
                 )
-        try:
-            return Window.from_arrays(stored)
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"the window cannot be read ({type(error).__name__}: {error})") from error
+        if not np.array_equal(stored["spread/size"], expected["spread/size"]):
+            raise ValueError("the window is of another model: its layers have other widths")
+        return Window.from_arrays(stored)
 
     def merge(self, windows: list[Window]) -> Window:
         """All of them together."""
         return reduce(Window.merged, windows, self.empty())
 
 
+def _sharing_counts(moments: dict[str, Moments]) -> dict[str, Moments]:
+    """The same, equal counts kept once: they differ only where some sites lack an output."""
+    counts = moments[layout.MEAN].count
+    return {name: replace(m, count=counts) if np.array_equal(m.count, counts) else m for name, m in moments.items()}
+
+
 def _extreme(reduction: np.ufunc, values: NDArray[np.float32], start: float) -> NDArray[np.float64]:
     """Over the images, leaving out NaN."""
-    extremes: NDArray[np.float64] = reduction.reduce(values.astype(np.float64), axis=0, initial=start)
-    return extremes
+    extremes: NDArray[np.float32] = reduction.reduce(values, axis=0, initial=np.float32(start))
+    return extremes.astype(np.float64)
