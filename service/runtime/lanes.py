@@ -5,6 +5,8 @@ long. These are the few operations that `service.runtime.reduction` is written i
 Nothing is relaxed but that a·b + c may round once: NaN and infinity stay what they are.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -139,6 +141,44 @@ def minimum(_: Any, a: Any, b: Any) -> Any:
     return _LANES(a, b), _choosing("<")
 
 
+@intrinsic
+def sum_of_all(_: Any, array: Any, index: Any) -> Any:
+    """The sum of `array[index : index + 16]`, float64 and contiguous."""
+    return array.dtype(array, types.intp), _folding(ir.DoubleType(), ir.IRBuilder.fadd)
+
+
+@intrinsic
+def largest_of_all(_: Any, array: Any, index: Any) -> Any:
+    """The maximum of `array[index : index + 16]`, float32 and contiguous, without NaN."""
+    return array.dtype(array, types.intp), _folding(ir.FloatType(), partial(_choose, comparison=">"))
+
+
+@intrinsic
+def least_of_all(_: Any, array: Any, index: Any) -> Any:
+    """The minimum of `array[index : index + 16]`, float32 and contiguous, without NaN."""
+    return array.dtype(array, types.intp), _folding(ir.FloatType(), partial(_choose, comparison="<"))
+
+
+def _folding(number: ir.Type, combine: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]) -> Any:
+    """Combine the upper half of 16 numbers with the lower one, and so on until one is left."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        width = 2 * WIDTH
+        place = _place(context, builder, signature, arguments, ir.VectorType(number, width))
+        folded = builder.load(place, align=4)
+        undefined = ir.Constant(folded.type, ir.Undefined)
+        while width > 1:
+            width //= 2
+            mask = ir.VectorType(ir.IntType(32), width)
+            lower, upper = (ir.Constant(mask, list(range(start, start + width))) for start in (0, width))
+            low, high = (builder.shuffle_vector(folded, undefined, half) for half in (lower, upper))
+            folded = combine(builder, low, high)
+            undefined = ir.Constant(folded.type, ir.Undefined)
+        return builder.extract_element(folded, ir.Constant(ir.IntType(32), 0))
+
+    return emit
+
+
 def _counting(comparison: str) -> Any:
     def emit(_: Any, builder: ir.IRBuilder, __: Any, arguments: Any) -> ir.Value:
         count, a, bound = arguments
@@ -150,10 +190,13 @@ def _counting(comparison: str) -> Any:
 
 def _choosing(comparison: str) -> Any:
     def emit(_: Any, builder: ir.IRBuilder, __: Any, arguments: Any) -> ir.Value:
-        a, b = arguments
-        return builder.select(builder.fcmp_ordered(comparison, a, b), a, b)
+        return _choose(builder, *arguments, comparison)
 
     return emit
+
+
+def _choose(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, comparison: str) -> ir.Value:
+    return builder.select(builder.fcmp_ordered(comparison, a, b), a, b)
 
 
 def _splat(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:

@@ -21,12 +21,15 @@ from service.runtime.lanes import (
     count_above,
     count_from,
     count_to,
+    largest_of_all,
+    least_of_all,
     load,
     maximum,
     minimum,
     splat,
     store,
     subtract,
+    sum_of_all,
 )
 
 TENSOR = np.dtype(
@@ -192,34 +195,38 @@ def _sum_rest(x: Any, first: int, shortcut: int, rest: int, tensor: Any, sums: A
 
 
 @_part
-def _fold(sums: Any, rows: int, extremes: Any, kept: int) -> None:
-    """Leave in the first `kept` lanes what the lanes that belong to the same channel have collected."""
-    width = WIDTH
-    while width >= kept:
-        for row in range(0, rows * _COLUMNS, _COLUMNS):
-            for lane in range(row, row + width):
-                sums[lane] += sums[lane + width]
-        for lane in range(width):
-            extremes[lane] = max(extremes[lane], extremes[lane + width])
-            low = _COLUMNS + lane
-            extremes[low] = min(extremes[low], extremes[low + width])
-        width //= 2
+def _fold(sums: Any, rows: int, extremes: Any, block: int) -> None:
+    """Leave in the first `block` lanes what the lanes that belong to the same channel have collected."""
+    if block == 1:
+        for row in range(rows):
+            sums[row * _COLUMNS] = sum_of_all(sums, row * _COLUMNS)
+        extremes[0] = largest_of_all(extremes, 0)
+        extremes[_COLUMNS] = least_of_all(extremes, _COLUMNS)
+    elif block == WIDTH:
+        for row in range(rows):
+            for lane in range(row * _COLUMNS, row * _COLUMNS + WIDTH):
+                sums[lane] += sums[lane + WIDTH]
+        store(extremes, 0, maximum(load(extremes, 0), load(extremes, WIDTH)))
+        store(extremes, _COLUMNS, minimum(load(extremes, _COLUMNS), load(extremes, _COLUMNS + WIDTH)))
 
 
 @_part
 def _write(tensor: Any, channel: int, channels: int, sums: Any, extremes: Any, row: Any) -> None:
     share = 1 / np.float64(tensor.positions)
-    for lane in range(channels):
-        if tensor.mean >= 0:
+    if tensor.mean >= 0:
+        for lane in range(channels):
             row[tensor.mean + channel + lane] = sums[_SUM * _COLUMNS + lane] * share
             row[tensor.mean_square + channel + lane] = sums[_SQUARES * _COLUMNS + lane] * share
             row[tensor.active + channel + lane] = sums[_ACTIVE * _COLUMNS + lane] * share
             row[tensor.maximum + channel + lane] = extremes[lane]
-        if tensor.inactive >= 0:
+    if tensor.inactive >= 0:
+        for lane in range(channels):
             row[tensor.inactive + channel + lane] = 1 - row[tensor.active + channel + lane]
-        if tensor.minimum >= 0:
+    if tensor.minimum >= 0:
+        for lane in range(channels):
             row[tensor.minimum + channel + lane] = extremes[_COLUMNS + lane]
-        if tensor.saturated >= 0:
+    if tensor.saturated >= 0:
+        for lane in range(channels):
             row[tensor.saturated + channel + lane] = sums[_SATURATED * _COLUMNS + lane] * share
 
 
