@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, inliner, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from models.sites.graph import FLOATS, Graph, is_own
@@ -142,7 +142,9 @@ def _extract(graph: Graph, expression: Expression) -> onnx.ModelProto:
         [helper.make_tensor_value_info(expression.result, TensorProto.DOUBLE, None)],
         weights,
     )
-    return helper.make_model(whole, opset_imports=graph.model.opset_import, functions=functions)
+    model = helper.make_model(whole, opset_imports=graph.model.opset_import, functions=functions)
+    # The reference does not hand a function's attributes on to all operators.
+    return inliner.inline_local_functions(model) if functions else model
 
 
 def _in_double(node: NodeProto) -> NodeProto:

@@ -26,7 +26,7 @@ CRELU = Grouping(
     Meaning(lambda x: x, (0.0, INF), NEVER),
     (1 / math.sqrt(2 * math.pi), 1 / 2 - 1 / (2 * math.pi)),
 )
-GLU = Grouping("glu", Meaning(lambda x: x, (-INF, INF), None), (0.0, 0.29337909))
+GLU = Grouping("glu", Meaning(lambda x: x, (-INF, INF), None), (0.0, 0.293379035858093))
 OPERATORS = {"ConcatenatedRelu": CRELU, "GatedLinear": GLU, "FunnelRelu": Grouping("frelu", _ANY)}
 """By operator of this project's domain."""
 MAXOUT = re.compile(r"Maxout([0-9]+)")
