@@ -69,7 +69,7 @@ class Null:
         tail = Tail.fitted(
             _maxima(deviations * np.float32(math.sqrt(1 - shared)), errors * np.float32(math.sqrt(shared)))
         )
-        survival = np.array([tail.beyond(t).mean() for t in _GRID])
+        survival = tail.beyond(_GRID).mean(0)
         return cls(_threshold(tail, budget), np.log(np.maximum(survival, 1e-300)))
 
     def p_value(self, statistic: float) -> float:
@@ -92,7 +92,7 @@ def _threshold(tail: Tail, budget: Budget) -> float:
     low, high = 0.0, float(_GRID[-1])
     for _ in range(50):
         middle = (low + high) / 2
-        if onset_rate(tail.beyond(middle), budget.needed, budget.of).mean() > budget.rate:
+        if onset_rate(tail.beyond(np.array([middle])), budget.needed, budget.of).mean() > budget.rate:
             low = middle
         else:
             high = middle

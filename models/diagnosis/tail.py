@@ -41,13 +41,11 @@ class Tail:
         shape = max(0.0, float((2 - first / (first - 2 * second)).mean()))
         return cls(ordered, squares[:, 0], first * (1 - shape), shape)
 
-    def beyond(self, statistic: float) -> Values:
-        """P(T ≥ statistic) in each population."""
+    def beyond(self, statistics: Values) -> Values:
+        """P(T ≥ t) in each population (row) for each t of `statistics` (column)."""
         count = self.samples.shape[1]
-        counted = np.array([count - np.searchsorted(row, statistic, side="left") for row in self.samples]) / count
-        share = round(count * TAIL_SHARE) / count
-        excess = np.maximum(statistic**2 - self.start, 0) / self.scale
-        extrapolated = share * (
-            np.exp(-excess) if self.shape < 1e-6 else (1 + self.shape * excess) ** (-1 / self.shape)
-        )
-        return np.asarray(np.where(statistic**2 > self.start, extrapolated, counted))
+        counted = count - np.array([np.searchsorted(row, statistics, side="left") for row in self.samples])
+        squares = statistics**2 - self.start[:, None]
+        excess = np.maximum(squares, 0) / self.scale[:, None]
+        decay = np.exp(-excess) if self.shape < 1e-6 else (1 + self.shape * excess) ** (-1 / self.shape)
+        return np.asarray(np.where(squares > 0, decay * round(count * TAIL_SHARE), counted) / count)
