@@ -56,6 +56,18 @@ class ModelFaultError(ServiceError):
     status = 500
 
 
+class NotFoundError(ServiceError):
+    """A part of a model, or something of it, that is not there; the message lists what is."""
+
+    status = 404
+
+
+class HistoryUnavailableError(ServiceError):
+    """The database does not answer."""
+
+    status = 503
+
+
 class ModelUnavailableError(ServiceError):
     """The model is on the shelf and cannot be used; the message says why."""
 

@@ -1,9 +1,9 @@
 """Settings of the service, each readable from the environment as `RESLENS_<NAME>`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.shelf import SHIPPED_MODELS
@@ -55,3 +55,49 @@ class Settings(BaseSettings):
 
     access_log: bool = False
     """Whether to log a line for every request."""
+
+    statistics_sample: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of requests whose layers are watched, whether or not they ask for statistics; 0 watches none."""
+
+    data_directory: Path = Path("~/.local/share/reslens")
+    """Directory of what the service itself writes: the history, unless it is elsewhere."""
+
+    history_url: SecretStr | None = None
+    """Database URL, `sqlite:///…` or `postgresql://…`. Default: a file in the data directory; empty for no history."""
+
+    history_days: Annotated[float, Field(gt=0)] = 30.0
+    """Days that the history is kept; minutes are merged into hours after one."""
+
+    history_megabytes: Annotated[int, Field(ge=1)] = 4096
+    """Most megabytes of windows in the history; beyond it the oldest are dropped."""
+
+    diagnosis_minutes: Annotated[int, Field(ge=1, le=60)] = 5
+    """Length of the windows that are judged, each once, when it is over."""
+
+    false_alarm_hours: Annotated[float, Field(gt=0)] = 720.0
+    """Expected hours between two false alarms of one model: the higher, the stronger the evidence that is needed."""
+
+    webhook_url: str | None = None
+    """Where new critical findings are posted; needs the secret too."""
+
+    webhook_secret: SecretStr | None = None
+    """Key of the HMAC-SHA256 with which the messages of the webhook are signed."""
+
+    @model_validator(mode="after")
+    def _signs_messages(self) -> Self:
+        if self.webhook_url and not (self.webhook_secret and self.webhook_secret.get_secret_value()):
+            raise ValueError("RESLENS_WEBHOOK_URL needs RESLENS_WEBHOOK_SECRET too: messages are signed with it")
+        if self.webhook_url and not self.webhook_url.startswith(("http://", "https://")):
+            raise ValueError("RESLENS_WEBHOOK_URL is no address: use http://… or https://…")
+        return self
+
+    @property
+    def history_address(self) -> str:
+        """The URL of the history; empty when there is to be none."""
+        if self.history_url is not None:
+            return self.history_url.get_secret_value()
+        try:
+            directory = self.data_directory.expanduser()
+        except RuntimeError:  # a user without a home
+            directory = Path("reslens")
+        return f"sqlite:///{(directory / 'history.sqlite3').absolute()}"

@@ -9,6 +9,9 @@ import pytest
 # Tests run side by side, one process a core: threads inside each would only fight, and spinning ones starve the rest.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+# Tests leave nothing behind and watch nothing but what they say.
+os.environ["RESLENS_HISTORY_URL"] = ""
+os.environ["RESLENS_STATISTICS_SAMPLE"] = "0"
 # Tests send nothing anywhere.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 from starlette.types import Scope
 
 from service.runtime.model import LoadedModel
@@ -45,6 +46,11 @@ class Meters:
         self._loaded = self._gauge(
             "model_loaded", "1 for the version that a model's name stands for.", "model", "version", "provider"
         )
+        self._sampled = self._counter("sampled_images", "Images whose layers were watched.", "model")
+        self._dropped = self._counter("dropped_samples", "Runs that were watched and not counted.", "model")
+        self._outliers = self._counter(
+            "outlier_images", "Watched images unlike those that the network knows: p < 0.01.", "model"
+        )
         self._failed_models = self._gauge("models_failed", "Versions that cannot be served.")
 
     def decoded(self, model: str, seconds: float) -> None:
@@ -56,6 +62,17 @@ class Meters:
 
     def failed(self, model: str, images: int) -> None:
         self._failed_images.labels(model).inc(images)
+
+    def sampled(self, model: str, images: int, outliers: int) -> None:
+        self._sampled.labels(model).inc(images)
+        self._outliers.labels(model).inc(outliers)
+
+    def dropped_sample(self, model: str) -> None:
+        self._dropped.labels(model).inc()
+
+    def add(self, collector: Collector) -> None:
+        """Ask for further series at every scrape."""
+        self._registry.register(collector)
 
     def came(self) -> None:
         self._in_flight.inc()

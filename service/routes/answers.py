@@ -1,9 +1,15 @@
 """The answers of the `/v1` paths, as documented in `/docs`."""
 
+from datetime import datetime
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
+from models.diagnosis.finding import Diagnosis, Finding
+from models.diagnosis.thresholds import Thresholds
 from models.manifest import ModelManifest, Saturation, TensorSpec
 from models.statistics.layers import ImageStatistics
+from service.monitor.summary import WindowSummary
 
 
 class Answer(BaseModel):
@@ -23,6 +29,33 @@ class RankedClass(Answer):
     probability: float
 
 
+class Certainty(Answer):
+    """How sure the network is of its prediction."""
+
+    entropy: float
+    """−Σ p ln p, in nats."""
+    margin: float
+    """p of the first class less p of the second."""
+    energy: float
+    """−ln Σ exp(logit)"""
+
+
+class Outlier(Answer):
+    """How unlike the images that the network knows this one is, as p-values against held-out images.
+
+    A p of 0.01 or less is as unusual as one held-out image in a hundred.
+    """
+
+    p: float
+    """Of all layers together."""
+    layers: dict[str, float]
+    """Of the channel means of each layer."""
+    head: dict[str, float]
+    """Of scores of the logits and the last features: energy, and for a linear head ReAct energy and Mahalanobis."""
+    calibrated_with: int
+    """Held-out images: no p is smaller than 1/(this + 1)."""
+
+
 class ClassifiedImage(Answer):
     file: str | None
     """Name of the uploaded file, if it came with one."""
@@ -30,6 +63,10 @@ class ClassifiedImage(Answer):
     """Most probable first."""
     statistics: ImageStatistics | None
     """Null unless `statistics` was `layers` or `channels`."""
+    prediction: Certainty | None
+    """As above."""
+    outlier: Outlier | None
+    """As above; null as well for a model without a baseline."""
 
 
 class FailedImage(Answer):
@@ -99,6 +136,75 @@ class LayerMeaning(Answer):
     """Whether a channel of nothing but zeros has no gradient either: only then are silent channels counted."""
     expected_mean_shift: float | None
     """The `mean_shift` for inputs from N(0, 1); null when it is not known."""
+
+
+class Of(Answer):
+    """Which model an answer is about."""
+
+    model: str
+    version: int
+
+
+class BaselineAnswer(Of, WindowSummary):
+    """What the layers did on held-out images."""
+
+    calibrated_with: int
+    """Images behind the p-values of single images."""
+
+
+class StatisticsAnswer(Of, WindowSummary):
+    """What the layers did to watched traffic, the baseline's numbers beside in `baseline`, where there is one."""
+
+    window: str
+    source: Literal["memory", "history"]
+    """`memory`: what this process saw; `history`: what all did."""
+    start: datetime | None
+    """Of the first bucket in the window; null when nothing was seen."""
+    end: datetime | None
+    replicas: list[str]
+    """The processes that saw it; `merged` for all of those whose minutes have become hours."""
+    unreadable: int
+    """Rows of the history that are left out because they cannot be read."""
+    baseline_images: int | None
+    baseline_reason: str
+    """Why there is no baseline beside; empty when there is."""
+
+
+class JudgedWindow(Answer):
+    start: datetime
+    end: datetime
+    images: int
+    findings: int
+
+
+class DiagnosisAnswer(Of):
+    """What is wrong with the traffic of a model, and how sure that is."""
+
+    confirmed: list[Finding]
+    """What `confirmations` of the last `confirmation_windows` windows agree on: what the promise of few false alarms is
+    about."""
+    current: Diagnosis | None
+    """Of one window alone: the one that was asked for, else the last that is over; null when nothing was seen."""
+    window: str | None
+    """The window asked for."""
+    judged: list[JudgedWindow]
+    """The last windows, oldest first, each judged once, when it was over."""
+    thresholds: Thresholds
+    """Among them the expected time between false alarms."""
+    baseline_images: int | None
+    baseline_reason: str
+    """Why there is no baseline to compare with; empty when there is."""
+
+
+class LayerMap(Of):
+    """The activation maps of one layer for one image."""
+
+    layer: str
+    channels: list[int]
+    height: int
+    width: int
+    values: list[list[list[float | None]]]
+    """channels × height × width; null for what is not finite"""
 
 
 class Memory(Answer):

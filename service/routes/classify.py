@@ -52,6 +52,7 @@ async def _classify(here: Context, model: LoadedModel, upload: Upload) -> Respon
         channels=options.statistics == "channels",
         max_pixels=here.settings.max_pixels,
         max_batch=here.settings.max_batch,
+        observer=here.traffic.observer(),
     )
 
     def work() -> tuple[Outcome, Response]:
@@ -99,4 +100,6 @@ def _image(image: Image, result: Verdict | ServiceError) -> dict[str, Any]:
         "file": image.file,
         "classes": result.classes,
         "statistics": result.statistics.model_dump() if result.statistics else None,
+        "prediction": result.prediction,
+        "outlier": result.outlier,
     }

@@ -9,6 +9,9 @@ from fastapi import Depends, Request
 
 from models.repository import UnknownVersionError
 from service.monitor.meters import MODEL, Meters
+from service.monitor.traffic import Traffic
+from service.monitor.windows import Windows
+from service.runtime.maps import LayerMaps
 from service.runtime.model import LoadedModel
 from service.runtime.shelf import ModelShelf
 from service.settings import Settings
@@ -25,6 +28,11 @@ class Context:
     meters: Meters
     workers: CapacityLimiter
     """Threads that decode and infer; requests wait here when all are busy."""
+    traffic: Traffic
+    windows: Windows
+    maps: LayerMaps
+    readers: CapacityLimiter
+    """Threads that read the history and diagnose: however long that takes, no inference waits for it."""
 
     async def model(self, request: Request, name: str, version: int | str | None = None) -> LoadedModel:
         """The model that a request names, noted in its scope for the metrics.

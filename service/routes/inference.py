@@ -39,6 +39,7 @@ async def infer_tensors(request: Request, here: Here, name: str, version: str | 
         raise BadRequestError(NO_BINARY)
     body = await request.body()
     model = await here.model(request, name, version)
-    answer = await to_thread.run_sync(infer, model, body, here.settings.max_batch, limiter=here.workers)
+    observer = here.traffic.observer()
+    answer = await to_thread.run_sync(infer, model, body, here.settings.max_batch, observer, limiter=here.workers)
     here.meters.inferred(name, answer.images, answer.statistics, answer.seconds)
     return Response(answer.body, media_type="application/json")

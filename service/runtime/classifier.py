@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from models.preprocessing import pixels_to_tensor
 from models.statistics.layers import ImageStatistics
+from models.statistics.outliers import Features, Outlierness
+from models.statistics.scalars import prediction_scalars
 from service.errors import ModelFaultError, ServiceError
 from service.images import PixelBudget, decode
-from service.runtime.model import LoadedModel
+from service.runtime.model import LoadedModel, Tensors
+from service.runtime.observation import Observer, run
 
 
 class Ranked(TypedDict):
@@ -21,11 +24,24 @@ class Ranked(TypedDict):
     probability: float
 
 
+class Outlier(TypedDict):
+    """p-values of one image, small for the unusual."""
+
+    p: float
+    layers: dict[str, float]
+    head: dict[str, float]
+    calibrated_with: int
+
+
 class Verdict(NamedTuple):
-    """What the model says about one image."""
+    """What the model says about one image; all but the classes None unless statistics are asked for."""
 
     classes: list[Ranked]
-    statistics: ImageStatistics | None
+    statistics: ImageStatistics | None = None
+    prediction: dict[str, float] | None = None
+    """entropy, margin, energy"""
+    outlier: Outlier | None = None
+    """None without a baseline, too."""
 
 
 class Outcome(NamedTuple):
@@ -49,6 +65,8 @@ class Classifier:
     max_pixels: int
     """Of all images of a request together."""
     max_batch: int
+    observer: Observer | None = None
+    """Is given the outputs of every batch, statistics included."""
 
     def classify(self, images: Sequence[bytes]) -> Outcome:
         started = time.perf_counter()
@@ -78,16 +96,41 @@ class Classifier:
         model = self.model
         tensor_NCHW = pixels_to_tensor(np.stack(pixels), model.manifest.preprocessing)
         outputs = model.output_names + (model.statistics_names if self.statistics else ())
-        values = model.run(tensor_NCHW, outputs)
-        return [self._verdict(values, row) for row in range(len(pixels))]
+        values = run(model, tensor_NCHW, outputs, self.observer)
+        judged = self._judge(values) if self.statistics else None
+        return [self._verdict(values, row, judged) for row in range(len(pixels))]
 
-    def _verdict(self, values: Mapping[str, NDArray[np.float32]], row: int) -> Verdict | ServiceError:
+    def _judge(self, values: Tensors) -> Outlierness | None:
+        baseline = self.model.reference.baseline
+        return None if baseline is None else baseline.outliers.judge(Features.of(values, self.model.manifest))
+
+    def _verdict(
+        self, values: Mapping[str, NDArray[np.float32]], row: int, judged: Outlierness | None
+    ) -> Verdict | ServiceError:
         manifest = self.model.manifest
         logits = values[manifest.outputs[0].name][row]
         if not np.isfinite(logits).all():
             return ModelFaultError(f"model {manifest.name!r} put out NaN or infinity for this image")
-        statistics = self.model.reader.image(values, row, self.channels) if self.statistics else None
-        return Verdict(rank(logits, manifest.class_names, self.top_k), statistics)
+        classes = rank(logits, manifest.class_names, self.top_k)
+        if not self.statistics:
+            return Verdict(classes)
+        return Verdict(
+            classes,
+            self.model.reader.image(values, row, self.channels),
+            {name: float(column[0]) for name, column in prediction_scalars(logits[None]).items()},
+            None if judged is None else self._outlier(judged, row),
+        )
+
+    def _outlier(self, judged: Outlierness, row: int) -> Outlier:
+        baseline = self.model.reference.baseline
+        assert baseline is not None
+        names = (site.name for site in self.model.manifest.sites)
+        return Outlier(
+            p=float(judged.combined[row]),
+            layers=dict(zip(names, judged.layers[row].tolist(), strict=True)),
+            head={name: float(values[row]) for name, values in judged.head.items()},
+            calibrated_with=baseline.outliers.calibrated_with,
+        )
 
 
 def rank(logits: NDArray[np.float32], labels: Sequence[str], top_k: int) -> list[Ranked]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from service.protocol.inference import read_request, write_response
 from service.runtime.model import LoadedModel
+from service.runtime.observation import Observer, run
 
 
 class Answer(NamedTuple):
@@ -15,12 +16,15 @@ class Answer(NamedTuple):
     """Of the inference alone."""
 
 
-def infer(model: LoadedModel, body: bytes, max_batch: int) -> Answer:
-    """Answer a V2 inference request; naming a statistics output among the `outputs` runs the instrumented session."""
+def infer(model: LoadedModel, body: bytes, max_batch: int, observer: Observer | None = None) -> Answer:
+    """Answer a V2 inference request; naming a statistics output among the `outputs` runs the instrumented session.
+
+    An observer is given the logits and all statistics.
+    """
     manifest = model.manifest
     call = read_request(body, manifest.inputs[0], model.output_names, model.statistics_names, max_batch)
     started = time.perf_counter()
-    values = model.run(call.tensor, call.outputs)
+    values = run(model, call.tensor, call.outputs, observer)
     seconds = time.perf_counter() - started
     return Answer(
         body=write_response(call, manifest.name, manifest.version, model.provider, values),
