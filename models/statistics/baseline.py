@@ -85,13 +85,7 @@ class Baseline:
 
     def check(self, manifest: ModelManifest) -> None:
         """Raise `ValueError` when this is the baseline of another graph."""
-        expected = manifest.digests[manifest.graph]
-        if self.graph not in ("", expected):
-            raise ValueError(
-                f"the baseline of {manifest.name!r} version {manifest.version} was computed with another graph "
-                f"(SHA-256 {self.graph[:12]}…, expected {expected[:12]}…): compute it again with "
-                f"`python -m training refresh {manifest.name}`"
-            )
+        _check_graph(self.graph, manifest)
 
     def to_bytes(self) -> bytes:
         """As a compressed NumPy archive without pickled objects."""
@@ -111,30 +105,46 @@ class Baseline:
     def from_bytes(cls, content: bytes, manifest: ModelManifest) -> "Baseline":
         """Read what `to_bytes` wrote; raises `ValueError` for anything else, and for the baseline of another model."""
         stored = unpack(content, "the baseline")
-        if (found := stored.get("format", np.array(1))) != FORMAT:
+        if "format" in stored and "graph" in stored:
+            _check_graph(str(stored["graph"]), manifest)
+        # The first format did not say so.
+        if str(found := stored.get("format", 1)) != str(FORMAT):
             raise ValueError(
                 f"the baseline of {manifest.name!r} version {manifest.version} has the format {found}, expected "
                 f"{FORMAT}: publish the model again, or `python -m training refresh {manifest.name}`"
             )
-        window = WindowReader(manifest).from_arrays(below("window", stored))
+        reader = WindowReader(manifest)
+        window = reader.from_arrays(below("window", stored))
         try:
-            baseline = cls._from_arrays(stored, window)
+            return cls._from_arrays(stored, window, reader.names)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the baseline cannot be read ({type(error).__name__}: {error})") from error
-        baseline.check(manifest)
-        return baseline
 
     @classmethod
-    def _from_arrays(cls, stored: Mapping[str, NDArray[Any]], window: Window) -> "Baseline":
+    def _from_arrays(
+        cls, stored: Mapping[str, NDArray[Any]], window: Window, expected: tuple[Scalar, ...]
+    ) -> "Baseline":
         names = tuple(Scalar(str(part), str(statistic)) for part, statistic in stored["names"])
-        if stored["samples"].shape[1:] != (len(names),):
-            raise ValueError(f"{len(names)} names for samples of shape {stored['samples'].shape}")
+        if names != expected:
+            raise ValueError(f"it has samples of {sorted(set(names) ^ set(expected))} or in another order")
+        samples, predicted = stored["samples"].astype(np.float32), stored["predicted"].astype(np.int64)
+        if samples.shape != (len(predicted), len(names)):
+            raise ValueError(f"{len(names)} names and {len(predicted)} classes for samples of shape {samples.shape}")
         outliers = OutlierModel.from_arrays(below("outliers", stored))
-        predicted = stored["predicted"].astype(np.int64)
-        return cls(window, names, stored["samples"], predicted, outliers, str(stored["graph"]))
+        return cls(window, names, samples, predicted, outliers, str(stored["graph"]))
+
+
+def _check_graph(found: str, manifest: ModelManifest) -> None:
+    expected = manifest.digests[manifest.graph]
+    if found not in ("", expected):
+        raise ValueError(
+            f"the baseline of {manifest.name!r} version {manifest.version} was computed with another graph "
+            f"(SHA-256 {found[:12]}…, expected {expected[:12]}…): compute it again with "
+            f"`python -m training refresh {manifest.name}`"
+        )
 
 
 def _refuse_not_finite(batch: Mapping[str, NDArray[np.float32]], manifest: ModelManifest) -> None:
-    for output in layout.output_widths(manifest):
+    for output in (*layout.output_widths(manifest), manifest.outputs[0].name):
         if not np.isfinite(batch[output]).all():
             raise ValueError(f"{output} is not finite on the baseline images: the model overflows or divides by 0")

@@ -39,9 +39,10 @@ def linear_head(graph: onnx.ModelProto, manifest: ModelManifest) -> LinearHead |
     if _attribute(node, "transB", 0):
         weights = weights.T
     weights = weights * _attribute(node, "alpha", 1.0)
-    bias = rest[0] * _attribute(node, "beta", 1.0) if rest else np.zeros(weights.shape[1])
-    expected = (manifest.sites[-1].channels, len(manifest.class_names))
-    return LinearHead(weights, np.broadcast_to(bias, expected[1:])) if weights.shape == expected else None
+    if weights.shape != (manifest.sites[-1].channels, len(manifest.class_names)):
+        return None
+    bias = rest[0].ravel() * _attribute(node, "beta", 1.0) if rest else np.zeros(1)
+    return LinearHead(weights, np.broadcast_to(bias, weights.shape[1:]))
 
 
 def _attribute(node: NodeProto, name: str, default: float) -> float:

@@ -1,12 +1,15 @@
 """Is this image like those that the network knows? Scores of one image, as p-values against held-out images.
 
-Half of the held-out images say what is usual, the other half calibrates, so that p is uniform for an image of the same
-kind. No detector dominates (Yang et al. 2022, OpenOOD, arXiv 2210.07242): the layers see changed textures and
-contrast, the head's scores see classes that the network was not taught.
+Half of the held-out images say what is usual, the other half calibrates: an image of the same kind is exchangeable with
+these, so that its p is uniform. Hence nothing is fitted to the calibration half, not even how layers are combined.
+
+No detector dominates (Yang et al. 2022, OpenOOD, arXiv 2210.07242): the layers see changed textures and contrast, the
+head's scores see classes that the network was not taught.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 from models.manifest import ModelManifest
 from models.statistics import layout
 from models.statistics.head import LinearHead
+from models.statistics.moments import Moments
 from models.statistics.ranks import Values, p_values
 
 Outputs = Mapping[str, NDArray[np.float32]]
@@ -25,6 +29,12 @@ REACT_QUANTILE = 0.9
 HEAD_TOLERANCE = 1e-3
 # Of the trace of the tied covariance, added to its diagonal: a feature that never varies must not decide alone.
 RIDGE = 1e-3
+# A standard deviation below this share of the mean is what float32 rounds.
+ROUNDING = 1e-5
+# Of a layer in which nothing varies.
+TINY = 1e-12
+CHUNK = 256
+"""Images that are judged at a time, so that the channels of many need little memory."""
 
 
 class Outlierness(NamedTuple):
@@ -39,19 +49,25 @@ class Outlierness(NamedTuple):
 class Features:
     """What is kept of images to judge them: channel means (images × ΣC) and logits."""
 
-    means: Values
-    logits: Values
+    means: NDArray[np.floating]
+    logits: NDArray[np.floating]
 
     @classmethod
     def of(cls, outputs: Outputs, manifest: ModelManifest) -> Self:
         """From the outputs of an instrumented run."""
-        return cls(outputs[layout.MEAN].astype(np.float64), outputs[manifest.outputs[0].name].astype(np.float64))
+        return cls(outputs[layout.MEAN], outputs[manifest.outputs[0].name])
 
     @classmethod
     def joined(cls, parts: Iterable["Features"]) -> "Features":
         """All images together."""
         parts = list(parts)
         return Features(np.concatenate([p.means for p in parts]), np.concatenate([p.logits for p in parts]))
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """Which images have nothing that is not."""
+        finite: NDArray[np.bool_] = np.isfinite(self.means).all(1) & np.isfinite(self.logits).all(1)
+        return finite
 
     def __getitem__(self, rows: slice) -> "Features":
         return Features(self.means[rows], self.logits[rows])
@@ -65,7 +81,7 @@ class HeadModel:
     clip: float
     """ReAct: features above are cut off here, their 90 % quantile. Sun et al. 2021, arXiv 2111.12797."""
     class_means: Values
-    """Of features of length 1, by predicted class."""
+    """Of features of length 1, by predicted class, whitened."""
     whitening: Values
     """W with W Wᵀ the inverse of the covariance that the classes share."""
 
@@ -80,23 +96,30 @@ class HeadModel:
         covariance = centred.T @ centred / len(unit)
         covariance += np.eye(len(covariance)) * RIDGE * max(np.trace(covariance), np.finfo(np.float64).tiny)
         whitening = np.linalg.cholesky(np.linalg.inv(covariance))
-        return cls(linear, float(np.quantile(features, REACT_QUANTILE)), means, whitening)
+        clip = float(np.quantile(features, REACT_QUANTILE))
+        linear = LinearHead(_single(linear.weights), _single(linear.bias))
+        return cls(linear, clip, _single(means @ whitening), _single(whitening))
 
     def scores(self, features: Values) -> dict[str, Values]:
         """ReAct energy, and the squared Mahalanobis distance of the ℓ2-normalised features to the nearest class.
 
         Mueller & Hein 2025, Mahalanobis++, arXiv 2505.18032.
         """
-        distances = (_normalised(features)[:, None, :] - self.class_means) @ self.whitening
+        white = _normalised(features) @ self.whitening
+        # ‖a − b‖² = ‖a‖² − 2ab + ‖b‖²: images × classes × features would not fit into memory.
+        squares = (white**2).sum(1)[:, None] - 2 * white @ self.class_means.T + (self.class_means**2).sum(1)
         return {
             "react": _energy(self.linear.logits(np.minimum(features, self.clip))),
-            "mahalanobis": (distances**2).sum(2).min(1),
+            "mahalanobis": squares.min(1),
         }
 
 
 @dataclass(frozen=True)
 class OutlierModel:
-    """What is usual for one model, and the scores of images that calibrate."""
+    """What is usual for one model, and the scores of images that calibrate.
+
+    All scores are rounded to float32, as they are stored: equal images stay equal, in whatever batch they come.
+    """
 
     starts: NDArray[np.intp]
     """First channel of each layer."""
@@ -104,11 +127,14 @@ class OutlierModel:
     """Of the channel means over images, by channel."""
     std: Values
     """0 where a channel never varies: it is left out then."""
+    log_mean: Values
+    """Of ln D over the images fitted to, by layer."""
+    log_std: Values
     head: HeadModel | None
     layer_scores: Values
     """Sorted calibration scores: images × layers."""
-    combined: Values
-    """Sorted calibration values of −min p."""
+    combined_scores: Values
+    """Sorted calibration scores of all layers together."""
     head_scores: dict[str, Values]
     """Sorted calibration scores by name."""
 
@@ -120,42 +146,67 @@ class OutlierModel:
         fit, calibrate = known[0::2], known[1::2]
         channels = [site.channels for site in manifest.sites]
         starts = np.cumsum([0, *channels[:-1]]).astype(np.intp)
+        mean, std = _usual(fit.means)
+        nothing = np.zeros(len(channels))
         head = _fit_head(fit, linear, starts)
-        draft = cls(starts, fit.means.mean(0), fit.means.std(0), head, np.empty((0, 0)), np.empty(0), {})
+        draft = cls(starts, mean, std, nothing, nothing + 1, head, np.empty((0, 0)), np.empty(0), {})
+        logarithms = _logarithms(draft._layer_scores(fit))
+        spread = logarithms.std(0)
+        draft = replace(draft, log_mean=logarithms.mean(0), log_std=np.where(spread > 0, spread, 1))
         layers = draft._layer_scores(calibrate)
-        ordered = np.sort(layers, 0)
-        smallest = _by_layer(layers, ordered).min(1)
-        scores = draft._head_scores(calibrate)
-        return cls(
-            starts, draft.mean, draft.std, head, ordered, np.sort(-smallest), {n: np.sort(s) for n, s in scores.items()}
+        return replace(
+            draft,
+            layer_scores=np.sort(layers, 0),
+            combined_scores=np.sort(draft._combined(layers)),
+            head_scores={name: np.sort(scores) for name, scores in draft._head_scores(calibrate).items()},
         )
 
     @property
     def calibrated_with(self) -> int:
         """Images behind each p-value: none is smaller than 1/(this + 1)."""
-        return len(self.combined)
+        return len(self.combined_scores)
 
     def judge(self, seen: Features) -> Outlierness:
         """p-values of images; one with anything not finite gets the smallest there is."""
-        layers = _by_layer(self._layer_scores(seen), self.layer_scores)
-        head = {name: p_values(scores, self.head_scores[name]) for name, scores in self._head_scores(seen).items()}
-        return Outlierness(p_values(-layers.min(1), self.combined), layers, head)
+        layers = self._layer_scores(seen)
+        by_layer = [p_values(layers[:, k], self.layer_scores[:, k]) for k in range(layers.shape[1])]
+        return Outlierness(
+            combined=p_values(np.where(seen.finite, self._combined(layers), np.nan), self.combined_scores),
+            layers=np.column_stack(by_layer),
+            head={
+                name: p_values(np.where(seen.finite, scores, np.nan), self.head_scores[name])
+                for name, scores in self._head_scores(seen).items()
+            },
+        )
+
+    def combined(self, seen: Features) -> Values:
+        """`judge`, but nothing more than its combined p-values."""
+        scores = self._combined(self._layer_scores(seen))
+        return p_values(np.where(seen.finite, scores, np.nan), self.combined_scores)
 
     def _layer_scores(self, seen: Features) -> Values:
-        """D = mean over the channels of ((m − μ)/σ)², by image and layer."""
+        """D = mean over the channels of ((m − μ)/σ)², by image and layer; NaN where a layer is not finite."""
+        parts = [self._distances(seen.means[at : at + CHUNK]) for at in range(0, len(seen.means), CHUNK)]
+        return np.concatenate(parts) if parts else np.empty((0, len(self.starts)))
+
+    def _distances(self, means: NDArray[np.floating]) -> Values:
         varies = self.std > 0
         with np.errstate(all="ignore"):
-            z = np.where(varies, (seen.means - self.mean) / np.where(varies, self.std, 1), 0)
+            z = np.where(np.isfinite(means), (means - self.mean) / np.where(varies, self.std, np.inf), np.nan)
             totals = np.add.reduceat(z**2, self.starts, axis=1)
-        scores: Values = totals / np.maximum(np.add.reduceat(varies.astype(np.float64), self.starts), 1)
-        return scores
+            return _single(totals / np.maximum(np.add.reduceat(varies.astype(np.float64), self.starts), 1))
+
+    def _combined(self, layers: Values) -> Values:
+        """The largest of the layers' ln D, each standardised: the smallest p-value, were ln D normal."""
+        standardised = (_logarithms(layers) - self.log_mean) / self.log_std
+        return _single(standardised.max(1))
 
     def _head_scores(self, seen: Features) -> dict[str, Values]:
         with np.errstate(all="ignore"):
             scores = {"energy": _energy(seen.logits)}
             if self.head is not None:
-                scores |= self.head.scores(seen.means[:, self.starts[-1] :])
-        return scores
+                scores |= self.head.scores(seen.means[:, self.starts[-1] :].astype(np.float64))
+            return {name: _single(values) for name, values in scores.items()}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """To store it: arrays by name."""
@@ -163,17 +214,19 @@ class OutlierModel:
             "starts": self.starts.astype(np.int64),
             "mean": self.mean,
             "std": self.std,
+            "log_mean": self.log_mean,
+            "log_std": self.log_std,
             "layer_scores": self.layer_scores.astype(np.float32),
-            "combined": self.combined,
-            **{f"head_scores/{name}": scores for name, scores in self.head_scores.items()},
+            "combined_scores": self.combined_scores.astype(np.float32),
+            **{f"head_scores/{name}": scores.astype(np.float32) for name, scores in self.head_scores.items()},
         }
         if self.head is not None:
             stored |= {
-                "head/weights": self.head.linear.weights,
-                "head/bias": self.head.linear.bias,
+                "head/weights": self.head.linear.weights.astype(np.float32),
+                "head/bias": self.head.linear.bias.astype(np.float32),
                 "head/clip": np.array(self.head.clip),
-                "head/class_means": self.head.class_means,
-                "head/whitening": self.head.whitening,
+                "head/class_means": self.head.class_means.astype(np.float32),
+                "head/whitening": self.head.whitening.astype(np.float32),
             }
         return stored
 
@@ -182,37 +235,58 @@ class OutlierModel:
         """What `arrays` gave; raises `KeyError` where something is missing."""
         head = None
         if "head/weights" in stored:
-            linear = LinearHead(stored["head/weights"], stored["head/bias"])
-            head = HeadModel(linear, float(stored["head/clip"]), stored["head/class_means"], stored["head/whitening"])
+            weights, bias, class_means, whitening = (
+                stored[f"head/{name}"].astype(np.float64) for name in ("weights", "bias", "class_means", "whitening")
+            )
+            head = HeadModel(LinearHead(weights, bias), float(stored["head/clip"]), class_means, whitening)
         return cls(
             starts=stored["starts"].astype(np.intp),
             mean=stored["mean"],
             std=stored["std"],
+            log_mean=stored["log_mean"],
+            log_std=stored["log_std"],
             head=head,
             layer_scores=stored["layer_scores"].astype(np.float64),
-            combined=stored["combined"],
+            combined_scores=stored["combined_scores"].astype(np.float64),
             head_scores={
-                name: stored[f"head_scores/{name}"] for name in HEAD_SCORES if f"head_scores/{name}" in stored
+                name: stored[f"head_scores/{name}"].astype(np.float64)
+                for name in HEAD_SCORES
+                if f"head_scores/{name}" in stored
             },
         )
 
 
-def _fit_head(fit: Features, linear: LinearHead | None, starts: Sequence[int] | NDArray[np.intp]) -> HeadModel | None:
+def _usual(means: NDArray[np.floating]) -> tuple[Values, Values]:
+    """Mean and standard deviation by channel; the latter 0 where nothing but rounding errors vary."""
+    chunks = (means[at : at + CHUNK] for at in range(0, len(means), CHUNK))
+    moments = reduce(Moments.merged, map(Moments.of, chunks))
+    std = np.sqrt(moments.m2 / moments.count)
+    return moments.mean, np.where(std > ROUNDING * np.abs(moments.mean), std, 0)
+
+
+def _fit_head(fit: Features, linear: LinearHead | None, starts: NDArray[np.intp]) -> HeadModel | None:
     """None when the logits are not made from the last layer's channel means."""
-    features = fit.means[:, starts[-1] :]
+    features = fit.means[:, starts[-1] :].astype(np.float64)
     if linear is None or not np.allclose(linear.logits(features), fit.logits, HEAD_TOLERANCE, HEAD_TOLERANCE):
         return None
     return HeadModel.fitted(features, fit.logits.argmax(1), linear)
 
 
-def _by_layer(scores: Values, calibration: Values) -> Values:
-    return np.column_stack([p_values(scores[:, k], calibration[:, k]) for k in range(scores.shape[1])])
+def _logarithms(scores: Values) -> Values:
+    logarithms: Values = np.log(np.maximum(scores, TINY))
+    return logarithms
 
 
-def _energy(logits: Values) -> Values:
+def _single(values: NDArray[np.floating]) -> Values:
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32).astype(np.float64)
+
+
+def _energy(logits: NDArray[np.floating]) -> Values:
     """−ln Σ exp(logit): low where the network is sure. Liu et al. 2020, arXiv 2010.03759."""
-    largest = logits.max(1)
-    energy: Values = -(largest + np.log(np.exp(logits - largest[:, None]).sum(1)))
+    values = logits.astype(np.float64)
+    largest = values.max(1)
+    energy: Values = -(largest + np.log(np.exp(values - largest[:, None]).sum(1)))
     return energy
 
 

@@ -188,7 +188,7 @@ class WindowReader:
     def _unusual(self, outputs: Outputs) -> int:
         if self._outliers is None:
             return 0
-        return int((self._outliers.judge(Features.of(outputs, self._manifest)).combined < UNUSUAL).sum())
+        return int((self._outliers.combined(Features.of(outputs, self._manifest)) < UNUSUAL).sum())
 
     def from_bytes(self, content: bytes) -> Window:
         """Read what `Window.to_bytes` wrote; raises `ValueError` for anything else, another model's too."""

@@ -13,6 +13,7 @@ Samples = NDArray[np.float32]
 
 COLUMNS = 3
 values = st.floats(-1e4, 1e4, width=32)
+broken = st.sampled_from([np.nan, np.inf, -np.inf])
 tables = st.integers(1, 40).flatmap(lambda rows: arrays(np.float32, (rows, COLUMNS), elements=values))
 
 
@@ -35,7 +36,7 @@ def assert_describes(moments: Moments, samples: Samples) -> None:
     """Against two-pass formulas over all samples, in float64; what cancels is bounded by the samples' scale."""
     everything = samples.astype(np.float64)
     scale = 1 + np.abs(everything).max()
-    assert moments.count == len(everything)
+    assert moments.count.tolist() == [len(everything)] * everything.shape[1]
     assert moments.mean.dtype == moments.m2.dtype == np.float64
     np.testing.assert_allclose(moments.mean, everything.sum(0) / len(everything), rtol=1e-12, atol=1e-13 * scale)
     expected = ((everything - everything.mean(0)) ** 2).sum(0)
@@ -79,3 +80,45 @@ def test_one_sample_has_no_variance() -> None:
     moments = Moments.of(np.array([[1.0, 2.0]]))
     assert np.isnan(moments.variance).all()
     assert moments.mean.tolist() == [1.0, 2.0]
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    samples=st.integers(1, 20).flatmap(lambda rows: arrays(np.float32, (rows, COLUMNS), elements=values | broken)),
+    data=st.data(),
+)
+def test_what_is_not_finite_is_left_out_of_its_column(samples: Samples, data: st.DataObject) -> None:
+    cut = data.draw(st.integers(0, len(samples)))
+    moments = merged([samples[cut:], samples[:cut]])
+    for column in range(COLUMNS):
+        rest = [float(value) for value in samples[:, column] if np.isfinite(value)]
+        mean = sum(rest) / len(rest) if rest else 0.0
+        scale = 1 + max(map(abs, rest), default=0)
+        assert moments.count[column] == len(rest)
+        assert moments.mean[column] == pytest.approx(mean, rel=1e-11, abs=1e-12 * scale)
+        m2 = sum((value - mean) ** 2 for value in rest)
+        assert moments.m2[column] == pytest.approx(m2, rel=1e-11, abs=1e-12 * scale**2)
+        assert moments.total[column] == pytest.approx(sum(rest), rel=1e-11, abs=1e-11 * scale)
+
+
+def test_columns_without_samples_merge_with_any() -> None:
+    nothing = Moments.of(np.full((3, 2), np.nan))
+    assert nothing.count.tolist() == nothing.mean.tolist() == nothing.m2.tolist() == [0, 0]
+    samples = np.array([[1.0, 5.0], [2.0, 9.0]])
+    for both in (
+        nothing.merged(Moments.of(samples)),
+        Moments.of(samples).merged(nothing),
+        merged([samples[:0], samples]),
+    ):
+        assert_describes(both, samples.astype(np.float32))
+
+
+def test_round_trip_through_arrays() -> None:
+    moments = Moments.of(np.random.default_rng(0).normal(0, 1, (5, 3)))
+    stored = moments.arrays("kind")
+    restored = Moments.from_arrays("kind", stored)
+    assert restored.count.tolist() == moments.count.tolist()
+    assert restored.mean.tolist() == moments.mean.tolist()
+    assert restored.m2.tolist() == moments.m2.tolist()
+    with pytest.raises(KeyError):
+        Moments.from_arrays("another", stored)

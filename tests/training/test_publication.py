@@ -127,22 +127,26 @@ def raw_statistics(published: Published) -> tuple[dict[str, NDArray[np.float64]]
 class TestBundle:
     def test_baseline_equals_pytorch(self, published: Published) -> None:
         assert published.bundle.baseline is not None
-        baseline = Baseline.from_bytes(published.bundle.baseline)
+        baseline = Baseline.from_bytes(published.bundle.baseline, published.manifest)
         expected, logits = raw_statistics(published)
         assert baseline.images == 360
-        assert set(baseline.moments) == set(expected)
-        for output, values in expected.items():
-            moments = baseline.moments[output]
-            assert moments.count == 360
+        assert set(baseline.window.moments) == set(expected) - {layout.MAXIMUM, layout.MINIMUM}
+        for output, moments in baseline.window.moments.items():
+            values = expected[output]
+            assert set(moments.count.tolist()) == {360}
             # One value that rounding moves across zero or a bound changes a share by 1/(64·360).
             slack = 1e-4 if output in (layout.ACTIVE, layout.SATURATED) else 1e-5
             np.testing.assert_allclose(moments.mean, values.mean(0), rtol=1e-4, atol=slack, err_msg=output)
             np.testing.assert_allclose(moments.variance, values.var(0, ddof=1), rtol=1e-3, atol=slack, err_msg=output)
         fired = (expected[layout.ACTIVE] > 0).sum(0)
-        assert np.abs(baseline.fired - fired).max() <= 1
-        assert baseline.predicted.tolist() == np.bincount(logits.argmax(1), minlength=10).tolist()
+        assert np.abs(baseline.window.fired - fired).max() <= 1
+        np.testing.assert_allclose(baseline.window.maximum, expected[layout.MAXIMUM].max(0), rtol=1e-4)
+        assert baseline.predicted.tolist() == logits.argmax(1).tolist()
+        assert baseline.window.predicted.tolist() == np.bincount(logits.argmax(1), minlength=10).tolist()
+        assert baseline.graph == published.manifest.digests["model.onnx"]
         share = np.sqrt(expected[layout.BRANCH_ENERGY] / expected[layout.SHORTCUT_ENERGY])
-        np.testing.assert_allclose(baseline.samples["residual_share"], share, rtol=1e-4)
+        kept = [baseline.samples_of(block.name, "residual_share") for block in published.manifest.blocks]
+        np.testing.assert_allclose(np.stack(kept, 1), share, rtol=1e-4)
 
     def test_metrics_equal_an_evaluation_by_pytorch(self, published: Published) -> None:
         held_out = digits.load().held_out
