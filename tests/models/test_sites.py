@@ -228,7 +228,11 @@ NEAR_MISSES = {
         {},
         [("relu", "p"), ("relu", "q")],
     ),
-    "tanh(softplus) of something else": ("z = Conv(x, w1) s = Softplus(z) t = Tanh(s) y = Mul(x, t)", {}, [("softplus", "s"), ("tanh", "t")]),
+    "tanh(softplus) of something else": (
+        "z = Conv(x, w1) s = Softplus(z) t = Tanh(s) y = Mul(x, t)",
+        {},
+        [("softplus", "s"), ("tanh", "t")],
+    ),
     "erf without the half": ("e = Erf(x) f = Add(e, one) y = Mul(x, f)", {"one": 1.0}, []),
     "a bias that differs from place to place": (
         "g = Sigmoid(x) h = Mul(g, plane) y = Mul(x, h)",

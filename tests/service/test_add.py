@@ -141,6 +141,10 @@ def old_opset(model: onnx.ModelProto) -> None:
         model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
 
 
+def opset_of_18(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 18
+
+
 def open_size(model: onnx.ModelProto) -> None:
     for axis in (2, 3):
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"size{axis}"
@@ -177,6 +181,7 @@ CHANGES: dict[str, Callable[[onnx.ModelProto], None]] = {
     "batch of 1": batch_of_one,
     "batch of 1 in a Reshape": reshape_for_a_batch_of_one,
     "opset 9": old_opset,
+    "opset 18": opset_of_18,
     "open size": open_size,
     "half precision": half_precision,
     "logits of one pixel": logits_of_one_pixel,

@@ -82,7 +82,7 @@ def ready(activation: str, arrangement: str) -> PixelClassifier:
     return given.eval()
 
 
-OWN = ["relu", "swish", "mish", "gelu", "crelu", "maxout", "glu", "prelu"]
+OWN = ["relu", "swish", "mish", "gelu", "crelu", "prelu"]
 ARRANGEMENTS = ("original", "full_preactivation")
 
 
