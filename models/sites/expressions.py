@@ -130,9 +130,10 @@ def _same_everywhere(graph: Graph, name: str) -> bool:
 def _extract(graph: Graph, expression: Expression) -> onnx.ModelProto:
     """The expression as a model of its own, all floats of which are double: the reference does not mix them."""
     nodes = [graph.nodes[index] for index in expression.nodes]
-    names = sorted({name for node in nodes for name in node.input if name and graph.is_constant(name)})
-    constants = [graph.nodes[graph.producer[name]] for name in names if name in graph.producer]
-    weights = [_doubled(weight) for name in names if (weight := graph.weight(name)) is not None]
+    names = {name for node in nodes for name in node.input if graph.is_constant(name)}
+    constants = [graph.nodes[index] for index in sorted(_makers(graph, names))]
+    names |= {name for node in constants for name in node.input}
+    weights = [_doubled(weight) for name in sorted(names) if (weight := graph.weight(name)) is not None]
     used = {node.op_type for node in nodes}
     functions = [function for function in graph.model.functions if function.name in used and not function.overload]
     whole = helper.make_graph(
@@ -145,6 +146,18 @@ def _extract(graph: Graph, expression: Expression) -> onnx.ModelProto:
     model = helper.make_model(whole, opset_imports=graph.model.opset_import, functions=functions)
     # The reference does not hand a function's attributes on to all operators.
     return inliner.inline_local_functions(model) if functions else model
+
+
+def _makers(graph: Graph, names: set[str]) -> set[int]:
+    """The nodes that constants come from."""
+    found: set[int] = set()
+    waiting = list(names)
+    while waiting:
+        index = graph.producer.get(waiting.pop())
+        if index is not None and index not in found:
+            found.add(index)
+            waiting.extend(graph.nodes[index].input)
+    return found
 
 
 def _in_double(node: NodeProto) -> NodeProto:

@@ -38,6 +38,10 @@ class Graph:
         self.outputs = {tensor.name for tensor in model.graph.output}
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self._types = _types(model)
+        self._constants = set(self._weights)
+        for node in self.nodes:
+            if self._constants.issuperset(data_inputs(node)):
+                self._constants.update(node.output)
         self._pooled: set[str] = set()
         self._channels_last: set[str] = set()
         self._follow()
@@ -47,10 +51,8 @@ class Graph:
         return self._weights.get(name)
 
     def is_constant(self, name: str) -> bool:
-        """Whether the tensor is stored in the graph, or the output of a Constant node."""
-        return name in self._weights or (
-            name in self.producer and self.nodes[self.producer[name]].op_type == "Constant"
-        )
+        """Whether the tensor is stored in the graph, or computed from nothing but such tensors."""
+        return name in self._constants
 
     def sizes(self, name: str) -> tuple[int, ...] | None:
         """Sizes of a tensor, 0 for one that is not fixed; None where not even their number is known."""

@@ -61,6 +61,11 @@ FORMS = {
     ),
     "Min of Relu": ("relu6", "r = Relu(x) y = Min(r, six)", {"six": 6.0}),
     "Max of Min": ("relu6", "m = Min(x, six) y = Max(m, zero)", {"six": 6.0, "zero": 0.0}),
+    "Clip with bounds that are computed": (
+        "relu6",
+        "low = Constant<value_float = 0.0>() none = Identity(low) six = Neg(minus) y = Clip(x, none, six)",
+        {"minus": -6.0},
+    ),
     "Clip to ±1": ("hard_tanh", "y = Clip(x, low, high)", {"low": -1.0, "high": 1.0}),
     "Clip to others": ("clip", "y = Clip(x, low, high)", {"low": -2.0, "high": 3.5}),
     "Elu": ("elu", "y = Elu(x)", {}),
@@ -342,6 +347,10 @@ BLOCKS = {
     "gated branch": (
         "a = Conv(x, w1) p = GlobalAveragePool(a) g = Sigmoid(p) m = Mul(a, g) y = Add(m, x)",
         [("y", "x")],
+    ),
+    "shared weights of a projection": (
+        "r = Relu(x) a = Conv(r, w1) b = Relu(a) c = Conv(b, w1) k2 = Identity(w1) p = Conv(r, k2) y = Add(c, p)",
+        [("y", "p")],
     ),
     "scaled branch": ("a = Conv(x, w1) m = Mul(a, k) y = Add(m, x)", [("y", "x")]),
     "concatenated branch": (
