@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable
-from functools import reduce
 from typing import NamedTuple
 
 from sqlalchemy import Connection, and_, delete, func, select
@@ -58,8 +57,8 @@ class Retention(NamedTuple):
         with self.store.engine.begin() as connection:
             if not lock_for_retention(connection):
                 return False
-            merged = _readable(connection.scalars(select(BUCKETS.c.content).where(inside)), key, hour)
-            connection.execute(delete(BUCKETS).where(inside))
+            removed = connection.scalars(delete(BUCKETS).where(inside).returning(BUCKETS.c.content))
+            merged = _merged(removed, key, hour)
             if merged:
                 _insert(connection, Row(key, MERGED, hour, HOUR, merged.images, merged.to_bytes()))
         return True
@@ -81,14 +80,14 @@ def _insert(connection: Connection, row: Row) -> None:
     connection.execute(BUCKETS.insert(), row.values())
 
 
-def _readable(contents: Iterable[bytes], key: Key, hour: int) -> Window | None:
+def _merged(contents: Iterable[bytes], key: Key, hour: int) -> Window | None:
     """All windows that can be read, merged; None without any."""
-    windows = []
+    merged = None
     for content in contents:
         try:
-            windows.append(Window.from_bytes(content))
-        except ValueError as error:
-            logger.warning(
-                "a row of %r version %d at %d is left out of its hour: %s", key.model, key.version, hour, error
-            )
-    return reduce(Window.merged, windows) if windows else None
+            window = Window.from_bytes(content)
+            merged = window if merged is None else merged.merged(window)
+        # Of another release, perhaps, which measured other things.
+        except (KeyError, ValueError) as error:
+            logger.warning("a row of %r version %d is left out of its hour %d: %s", key.model, key.version, hour, error)
+    return merged

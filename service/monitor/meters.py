@@ -48,8 +48,8 @@ class Meters:
         )
         self._sampled = self._counter("sampled_images", "Images whose layers were watched.", "model")
         self._dropped = self._counter("dropped_samples", "Runs that were watched and not counted.", "model")
-        self._outliers = self._counter(
-            "outlier_images", "Watched images unlike those that the network knows: p < 0.01.", "model"
+        self._unusual = self._counter(
+            "unusual_images", "Watched images unlike those that the network knows: p < 0.01.", "model"
         )
         self._failed_models = self._gauge("models_failed", "Versions that cannot be served.")
 
@@ -63,9 +63,9 @@ class Meters:
     def failed(self, model: str, images: int) -> None:
         self._failed_images.labels(model).inc(images)
 
-    def sampled(self, model: str, images: int, outliers: int) -> None:
+    def sampled(self, model: str, images: int, unusual: int) -> None:
         self._sampled.labels(model).inc(images)
-        self._outliers.labels(model).inc(outliers)
+        self._unusual.labels(model).inc(unusual)
 
     def dropped_sample(self, model: str) -> None:
         self._dropped.labels(model).inc()

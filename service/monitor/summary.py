@@ -85,6 +85,10 @@ class WindowSummary(Part):
     """Everything about one window."""
 
     images: int
+    judged: int
+    """Images that were compared one by one with those that the network knows; 0 without a baseline."""
+    unusual: int
+    """Of those, the ones with p < 0.01."""
     layers: list[LayerWindow]
     blocks: list[BlockWindow]
     prediction: PredictionWindow
@@ -99,6 +103,8 @@ def summary(window: Window, manifest: ModelManifest, baseline: Window | None = N
     usual = _Summariser(manifest, baseline).summary()
     return WindowSummary(
         images=found.images,
+        judged=found.judged,
+        unusual=found.unusual,
         layers=[_beside(part, other) for part, other in zip(found.layers, usual.layers, strict=True)],
         blocks=[_beside(part, other) for part, other in zip(found.blocks, usual.blocks, strict=True)],
         prediction=_beside(found.prediction, usual.prediction),
@@ -134,6 +140,8 @@ class _Summariser:
         total = int(window.predicted.sum())
         return WindowSummary(
             images=window.images,
+            judged=window.judged,
+            unusual=window.unusual,
             layers=[
                 self._layer(index, site, columns[site.name], signed.get(site.name))
                 for index, site in enumerate(manifest.sites)

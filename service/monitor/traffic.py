@@ -98,9 +98,9 @@ class Traffic:
 
     def _count(self, sample: Sample) -> None:
         watch = self.watch(sample.model)
-        self._remember(watch, watch.count(sample))
-        images = len(sample.outputs[sample.model.output_names[0]])
-        self._meters.sampled(sample.model.manifest.name, images, watch.outliers(sample))
+        window = watch.reader.of(sample.outputs)
+        self._remember(watch, watch.buckets.add(window, sample.time))
+        self._meters.sampled(watch.key.model, window.images, window.unusual)
 
     def _remember(self, watch: Watch, bucket: Bucket | None) -> None:
         if bucket is not None and self._writer is not None:

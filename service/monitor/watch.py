@@ -4,16 +4,11 @@ import time
 
 from models.diagnosis.finding import Finding
 from models.diagnosis.thresholds import Thresholds
-from models.statistics.outliers import Features
 from models.statistics.window import WindowReader
 from service.history.tables import Key
-from service.monitor.buckets import Bucket, Buckets
+from service.monitor.buckets import Buckets
 from service.monitor.judging import Judge
-from service.monitor.sampling import Sample
 from service.runtime.model import LoadedModel
-
-OUTLIER_P = 0.01
-"""An image with a smaller p-value is counted as an outlier."""
 
 
 class Watch:
@@ -22,30 +17,18 @@ class Watch:
     def __init__(self, model: LoadedModel, bucket_seconds: int, diagnosis_seconds: int, thresholds: Thresholds) -> None:
         manifest = model.manifest
         self.key = key_of(model)
-        self.reader = WindowReader(manifest)
+        baseline = model.reference.baseline
+        self.reader = WindowReader(manifest, baseline.outliers if baseline else None)
         self.buckets = Buckets(self.reader, bucket_seconds)
-        self.judge = Judge(manifest, model.reference.baseline, thresholds)
-        self._manifest = manifest
-        self._baseline = model.reference.baseline
+        self.judge = Judge(manifest, baseline, thresholds)
         self._diagnosis_seconds = diagnosis_seconds
         self._judged_until: int | None = None
         self._made = time.time()
-
-    def count(self, sample: Sample) -> Bucket | None:
-        """Count the images of a run; returns the bucket that this closed."""
-        return self.buckets.add(self.reader.of(sample.outputs), sample.time)
 
     @property
     def idle_since(self) -> float:
         """When the newest bucket ended, in seconds since 1970."""
         return max(self.buckets.newest, self._made)
-
-    def outliers(self, sample: Sample) -> int:
-        """How many of its images are unlike those that the network knows; 0 without a baseline."""
-        if self._baseline is None:
-            return 0
-        judged = self._baseline.outliers.judge(Features.of(sample.outputs, self._manifest))
-        return int((judged.combined < OUTLIER_P).sum())
 
     def judge_due(self, now: float) -> list[Finding]:
         """Judge the last window that is over, unless it was; returns critical findings that are new."""

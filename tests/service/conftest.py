@@ -4,7 +4,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -21,9 +21,9 @@ from tests import bundles
 
 
 @contextlib.contextmanager
-def serving(root: Path, **settings: object) -> Iterator[httpx.Client]:
+def serving(root: Path, bucket_seconds: int = 60, **settings: object) -> Iterator[httpx.Client]:
     """A service over the models below `root`, and a client that talks to it through a socket."""
-    app = create_app(Settings(model_repository=root, provider="cpu", threads=1, **settings))
+    app = create_app(Settings(model_repository=root, provider="cpu", threads=1, **settings), bucket_seconds)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=5))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -38,6 +38,14 @@ def serving(root: Path, **settings: object) -> Iterator[httpx.Client]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def eventually(ready: Callable[[], object], seconds: float = 20) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session")
