@@ -17,9 +17,7 @@ CALIBRATION_IMAGES = 16
 
 def untrained(config: NetworkConfig, size: int) -> tuple[onnx.ModelProto, ModelManifest]:
     """Export a network with random weights for size × size images."""
-    torch.manual_seed(0)
-    network = build_network(config)
-    classifier = PixelClassifier(network, (127.5,) * config.channels, (64.0,) * config.channels)
+    classifier = untrained_classifier(config)
     exported = export(classifier, config.activation, (config.channels, size, size), config.activation_parameters)
     manifest = ModelManifest(
         name=f"{config.network}-{config.activation}",
@@ -38,6 +36,12 @@ def untrained(config: NetworkConfig, size: int) -> tuple[onnx.ModelProto, ModelM
         training=None,
     )
     return exported.model, manifest
+
+
+def untrained_classifier(config: NetworkConfig) -> PixelClassifier:
+    """The network that `untrained` exports."""
+    torch.manual_seed(0)
+    return PixelClassifier(build_network(config), (127.5,) * config.channels, (64.0,) * config.channels).eval()
 
 
 def calibrated(config: NetworkConfig, size: int, gain: float) -> PixelClassifier:

@@ -3,6 +3,8 @@
 A compiler does not reliably turn a loop over the channels of a block into vector code: such loops took four times as
 long. These are the few operations that `service.runtime.reduction` is written in, each of one or two instructions.
 Nothing is relaxed but that a·b + c may round once: NaN and infinity stay what they are.
+
+After a change here, delete `__pycache__`: numba's cache only sees changes of `reduction.py`.
 """
 
 from collections.abc import Callable
@@ -190,7 +192,8 @@ def _counting(comparison: str) -> Any:
 
 def _choosing(comparison: str) -> Any:
     def emit(_: Any, builder: ir.IRBuilder, __: Any, arguments: Any) -> ir.Value:
-        return _choose(builder, *arguments, comparison)
+        a, b = arguments
+        return _choose(builder, a, b, comparison)
 
     return emit
 
