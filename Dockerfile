@@ -41,5 +41,10 @@ ENV RESLENS_PROVIDER=cuda
 COPY --from=build-cuda /opt/reslens /opt/reslens
 
 FROM runtime AS cpu
-ENV RESLENS_PROVIDER=cpu
+# What numba compiles at the first start is kept here: mount a volume to keep it longer than the container. It is not
+# compiled at build, because it is for the processor it runs on; a read-only container compiles at every start, for 4 s.
+ENV RESLENS_PROVIDER=cpu NUMBA_CACHE_DIR=/var/cache/reslens
 COPY --from=build-cpu /opt/reslens /opt/reslens
+USER 0
+RUN install -d -o reslens /var/cache/reslens
+USER 10001
