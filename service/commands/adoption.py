@@ -1,5 +1,6 @@
 """An ONNX file of any origin → a published bundle: brought into form, checked, measured, written atomically."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from models.preprocessing import pixels_to_tensor
 from models.repository import Bundle, ModelRepository
 from models.sites import find_blocks, find_sites
 from models.statistics.baseline import Baseline
+from models.statistics.head import linear_head
 from service.commands.folder import ImageFolder, ImageReader
 from service.runtime.cpus import available_cpus
 from service.runtime.model import LoadedModel
@@ -99,7 +101,7 @@ def adopt(
     count, unusable = 0, {}
     if folder is not None:
         reader = ImageReader(folder, preprocessing, {}, [])
-        metrics, baseline = _measure(model, reader)
+        metrics, baseline = _measure(model, reader, files[GRAPH])
         files[BASELINE] = baseline.to_bytes()
         count, unusable = len(reader.used), reader.unusable
 
@@ -162,7 +164,7 @@ def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return probabilities
 
 
-def _measure(model: LoadedModel, reader: ImageReader) -> tuple[Metrics | None, Baseline]:
+def _measure(model: LoadedModel, reader: ImageReader, graph: bytes) -> tuple[Metrics | None, Baseline]:
     """Baseline statistics of every image that can be used; accuracy and loss where their classes are known."""
     manifest = model.manifest
     logits: list[Values] = []
@@ -174,7 +176,8 @@ def _measure(model: LoadedModel, reader: ImageReader) -> tuple[Metrics | None, B
             logits.append(outputs[manifest.outputs[0].name])
             yield outputs
 
-    baseline = Baseline.of(batches(), manifest)
+    linear = linear_head(onnx.load_from_string(graph), manifest)
+    baseline = Baseline.of(batches(), manifest, linear, hashlib.sha256(graph).hexdigest())
     if reader.folder.labels is None:
         return None, baseline
     labels = np.array(reader.folder.labels)[reader.used]
