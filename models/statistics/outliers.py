@@ -31,8 +31,7 @@ HEAD_TOLERANCE = 1e-3
 RIDGE = 1e-3
 # A standard deviation below this share of the mean is what float32 rounds.
 ROUNDING = 1e-5
-# Of a layer in which nothing varies.
-TINY = 1e-12
+QUANTILES = 1000
 CHUNK = 256
 """Images that are judged at a time, so that the channels of many need little memory."""
 
@@ -69,7 +68,7 @@ class Features:
         finite: NDArray[np.bool_] = np.isfinite(self.means).all(1) & np.isfinite(self.logits).all(1)
         return finite
 
-    def __getitem__(self, rows: slice) -> "Features":
+    def __getitem__(self, rows: slice | NDArray[np.intp]) -> "Features":
         return Features(self.means[rows], self.logits[rows])
 
 
@@ -127,9 +126,8 @@ class OutlierModel:
     """Of the channel means over images, by channel."""
     std: Values
     """0 where a channel never varies: it is left out then."""
-    log_mean: Values
-    """Of ln D over the images fitted to, by layer."""
-    log_std: Values
+    known_scores: Values
+    """Of the images fitted to, quantiles of each layer's D, ascending: at most `QUANTILES` × layers."""
     head: HeadModel | None
     layer_scores: Values
     """Sorted calibration scores: images × layers."""
@@ -147,12 +145,11 @@ class OutlierModel:
         channels = [site.channels for site in manifest.sites]
         starts = np.cumsum([0, *channels[:-1]]).astype(np.intp)
         mean, std = _usual(fit.means)
-        nothing = np.zeros(len(channels))
         head = _fit_head(fit, linear, starts)
-        draft = cls(starts, mean, std, nothing, nothing + 1, head, np.empty((0, 0)), np.empty(0), {})
-        logarithms = _logarithms(draft._layer_scores(fit))
-        spread = logarithms.std(0)
-        draft = replace(draft, log_mean=logarithms.mean(0), log_std=np.where(spread > 0, spread, 1))
+        draft = cls(starts, mean, std, np.empty((0, 0)), head, np.empty((0, 0)), np.empty(0), {})
+        known_scores = np.sort(draft._layer_scores(fit), 0)
+        kept = np.linspace(0, len(known_scores) - 1, min(len(known_scores), QUANTILES)).round().astype(np.intp)
+        draft = replace(draft, known_scores=known_scores[kept])
         layers = draft._layer_scores(calibrate)
         return replace(
             draft,
@@ -197,9 +194,19 @@ class OutlierModel:
             return _single(totals / np.maximum(np.add.reduceat(varies.astype(np.float64), self.starts), 1))
 
     def _combined(self, layers: Values) -> Values:
-        """The largest of the layers' ln D, each standardised: the smallest p-value, were ln D normal."""
-        standardised = (_logarithms(layers) - self.log_mean) / self.log_std
-        return _single(standardised.max(1))
+        """−ln of the smallest of the layers' p-values, these against the images fitted to.
+
+        Interpolated between their scores, and falling as 1/D beyond the largest, so that there are no ties.
+        """
+        count = len(self.known_scores)
+        levels = np.arange(count, 0, -1) / (count + 1)
+        within = np.column_stack(
+            [np.interp(layers[:, k], self.known_scores[:, k], levels) for k in range(layers.shape[1])]
+        )
+        largest = self.known_scores[-1]
+        with np.errstate(all="ignore"):
+            p = np.where(layers > largest, within * (largest / layers), within)
+            return _single(-np.log(p.min(1)))
 
     def _head_scores(self, seen: Features) -> dict[str, Values]:
         with np.errstate(all="ignore"):
@@ -214,8 +221,7 @@ class OutlierModel:
             "starts": self.starts.astype(np.int64),
             "mean": self.mean,
             "std": self.std,
-            "log_mean": self.log_mean,
-            "log_std": self.log_std,
+            "known_scores": self.known_scores.astype(np.float32),
             "layer_scores": self.layer_scores.astype(np.float32),
             "combined_scores": self.combined_scores.astype(np.float32),
             **{f"head_scores/{name}": scores.astype(np.float32) for name, scores in self.head_scores.items()},
@@ -243,8 +249,7 @@ class OutlierModel:
             starts=stored["starts"].astype(np.intp),
             mean=stored["mean"],
             std=stored["std"],
-            log_mean=stored["log_mean"],
-            log_std=stored["log_std"],
+            known_scores=stored["known_scores"].astype(np.float64),
             head=head,
             layer_scores=stored["layer_scores"].astype(np.float64),
             combined_scores=stored["combined_scores"].astype(np.float64),
@@ -270,11 +275,6 @@ def _fit_head(fit: Features, linear: LinearHead | None, starts: NDArray[np.intp]
     if linear is None or not np.allclose(linear.logits(features), fit.logits, HEAD_TOLERANCE, HEAD_TOLERANCE):
         return None
     return HeadModel.fitted(features, fit.logits.argmax(1), linear)
-
-
-def _logarithms(scores: Values) -> Values:
-    logarithms: Values = np.log(np.maximum(scores, TINY))
-    return logarithms
 
 
 def _single(values: NDArray[np.floating]) -> Values:
