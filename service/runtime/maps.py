@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -24,13 +25,19 @@ OUTPUT = "map"
 _Key = tuple[str, str]
 
 
+class _Open(NamedTuple):
+    session: onnxruntime.InferenceSession
+    weights: Sessions
+    """Owns what the session runs with."""
+
+
 class LayerMaps:
     """Opens a session that ends at a layer when it is asked for, and keeps the last few. Safe to share."""
 
     def __init__(self, repository: ModelRepository, threads: int) -> None:
         self._repository = repository
         self._threads = threads
-        self._sessions: OrderedDict[_Key, onnxruntime.InferenceSession] = OrderedDict()
+        self._sessions: OrderedDict[_Key, _Open] = OrderedDict()
         self._lock = Lock()
 
     def map(self, model: LoadedModel, layer: str, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -44,25 +51,26 @@ class LayerMaps:
             if key not in self._sessions:
                 self._sessions[key] = self._open(model, site)
             self._sessions.move_to_end(key)
-            session = self._sessions[key]
+            opened = self._sessions[key]
             while len(self._sessions) > MAX_SESSIONS:
                 self._sessions.popitem(last=False)
         try:
-            (values,) = session.run([OUTPUT], {model.manifest.inputs[0].name: tensor})
+            (values,) = opened.session.run([OUTPUT], {model.manifest.inputs[0].name: tensor})
         # ONNX Runtime's exceptions have no base of their own.
         except Exception as error:
             raise ModelFaultError(f"layer {layer!r} of {model.manifest.name!r} failed while it ran: {error}") from error
         activation: NDArray[np.float32] = values[0]
         return activation.reshape(*activation.shape, *(1,) * (3 - activation.ndim))
 
-    def _open(self, model: LoadedModel, site: ActivationSite) -> onnxruntime.InferenceSession:
+    def _open(self, model: LoadedModel, site: ActivationSite) -> _Open:
         manifest = model.manifest
         try:
             bundle = self._repository.open(manifest.name, manifest.version)
         except BrokenBundleError as error:
             raise ModelUnavailableError(f"the maps of {manifest.name!r} cannot be computed: {error.reason}") from error
         graph = choose_overload(onnx.load_from_string(bundle.graph), OVERLOADS[model.provider])
-        return Sessions(model.provider, self._threads).open(ending_at(graph, site.tensor).SerializeToString())
+        sessions = Sessions(model.provider, self._threads)
+        return _Open(sessions.open(ending_at(graph, site.tensor).SerializeToString()), sessions)
 
 
 def find_site(model: LoadedModel, layer: str) -> ActivationSite:

@@ -44,7 +44,9 @@ def test_sampled_traffic_of_both_protocols_is_counted_as_it_was(tmp_path: Path) 
         answer = statistics(client, window="5m")
         text = client.get("/metrics").text
     assert (answer.images, answer.source, answer.window, len(answer.replicas)) == (24, "memory", "5m", 1)
-    assert answer.start is not None and answer.end is not None and answer.start < answer.end
+    assert answer.start is not None
+    assert answer.end is not None
+    assert answer.start < answer.end
     for layer, activation in zip(answer.layers, watched.MODEL.activations(pixels), strict=True):
         means = activation.mean((1, 2, 3))
         found = layer.scalars["mean"]
@@ -52,11 +54,13 @@ def test_sampled_traffic_of_both_protocols_is_counted_as_it_was(tmp_path: Path) 
         np.testing.assert_allclose([found.mean, found.std], [means.mean(), means.std(ddof=1)], rtol=1e-4)
         median = found.quantiles["p50"]
         # The bins are a quarter of an octave.
-        assert median is not None and abs(np.log2(median / np.sort(means)[11])) <= 0.25
+        assert median is not None
+        assert abs(np.log2(median / np.sort(means)[11])) <= 0.25
         assert layer.never_fired == (activation.max((0, 2, 3)) <= 0).sum()
         assert layer.maximum == pytest.approx(activation.max(), rel=1e-5)
         assert (layer.minimum, layer.not_finite_channels, layer.not_finite_images) == (None, 0, 0)
-        assert layer.rank is not None and 1 <= layer.rank <= bundles.CHANNELS
+        assert layer.rank is not None
+        assert 1 <= layer.rank <= bundles.CHANNELS
         assert layer.baseline is None
     classes = watched.MODEL.logits(pixels).argmax(1)
     assert [found.images for found in answer.predicted] == np.bincount(classes, minlength=3).tolist()
