@@ -2,6 +2,7 @@
 #   docker build --target cpu -t reslens .
 #   docker run --rm -p 8000:8000 reslens                                  the models that ship
 #   docker run --rm -p 8000:8000 -v "$PWD/models/store:/models:ro" reslens    your own
+#   docker run --rm -p 8000:8000 -v reslens-data:/data reslens                the history of live traffic kept
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS source
@@ -12,7 +13,7 @@ COPY service service
 
 FROM source AS build-cpu
 RUN python -m venv /opt/reslens \
-    && /opt/reslens/bin/pip install --no-cache-dir . \
+    && /opt/reslens/bin/pip install --no-cache-dir '.[postgres]' \
     && rm -rf /opt/reslens/lib/python*/site-packages/models/store \
     # A CPU image has no use for the providers of other devices, half a gigabyte of them.
     && rm -f /opt/reslens/lib/python*/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so \
@@ -20,13 +21,16 @@ RUN python -m venv /opt/reslens \
 
 FROM source AS build-cuda
 RUN python -m venv /opt/reslens \
-    && /opt/reslens/bin/pip install --no-cache-dir '.[cuda]' \
+    && /opt/reslens/bin/pip install --no-cache-dir '.[cuda,postgres]' \
     && rm -rf /opt/reslens/lib/python*/site-packages/models/store
 
 FROM ${BASE} AS runtime
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin reslens
 COPY models/store /models
-ENV HOST=0.0.0.0 PORT=8000 RESLENS_MODEL_REPOSITORY=/models PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1 PATH=/opt/reslens/bin:$PATH
+# The history of live traffic: of the user who writes it, in a volume of its own.
+RUN install -d -o 10001 -g 10001 /data
+VOLUME /data
+ENV HOST=0.0.0.0 PORT=8000 RESLENS_MODEL_REPOSITORY=/models RESLENS_DATA_DIRECTORY=/data PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1 PATH=/opt/reslens/bin:$PATH
 USER 10001
 WORKDIR /
 EXPOSE 8000
