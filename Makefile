@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 HOST ?= 127.0.0.1
 PORT ?= 8000
+MODEL ?= cifar10-resnet20-relu
+IMAGES ?= data/test
 export HOST PORT
 
 PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve train test test-all test-service check format bench docs clean
+.PHONY: serve train test test-all test-service check format bench bench-detection docs clean
 
 serve: $(VENV)/.service  ## start the service with the models that ship
 	$(VENV)/bin/python -m service
@@ -36,6 +38,9 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev  ## paired, interleaved measurements; prints a table
 	$(VENV)/bin/python -m benchmarks
+
+bench-detection: $(VENV)/.dev  ## faults put into the traffic of MODEL with test images of the folder IMAGES: what is found
+	OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.detection $(IMAGES) --model $(MODEL)
 
 docs: $(VENV)/.dev  ## docs/activations.md and its plots, from the catalogue and the figures of make bench
 	$(VENV)/bin/python -m docs
