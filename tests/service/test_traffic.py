@@ -6,6 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
+from models.statistics.archive import pack
 from service.routes.answers import BaselineAnswer, DiagnosisAnswer, StatisticsAnswer
 from tests import bundles
 from tests.service import watched
@@ -133,7 +134,11 @@ def test_the_baseline_has_the_shape_of_statistics_and_stands_beside_them(tmp_pat
 
 @pytest.mark.parametrize(
     ("baseline", "reason"),
-    [(None, "was published without a baseline"), (b"no archive", "the baseline cannot be read")],
+    [
+        (None, "was published without a baseline"),
+        (b"no archive", "the baseline cannot be read"),
+        (pack({"count": np.arange(3)}), "has the format 1, expected 2: publish the model again"),
+    ],
 )
 def test_a_model_whose_baseline_cannot_be_used_is_served_and_says_why(
     tmp_path: Path, baseline: bytes | None, reason: str
