@@ -109,6 +109,8 @@ class Window:
     def _restored(cls, stored: Mapping[str, NDArray[Any]]) -> Self:
         scalars = Moments.from_arrays("scalars", stored)
         counts = np.zeros(len(scalars.count) * BINS, np.int64)
+        if (stored["histograms/index"] < 0).any():
+            raise IndexError("a histogram has counts in a bin before the first")
         counts[stored["histograms/index"]] = stored["histograms/counts"]
         moments = below("moments", stored)
         names = [name.removesuffix("/count") for name in moments if name.endswith("/count")]
