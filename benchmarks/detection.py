@@ -8,7 +8,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,14 +46,14 @@ Rows = list[dict[str, str]]
 SIZES = (1000, 3000)
 """Images of a window; the second is three of the first, merged."""
 BATCH = 250
-REPEATS = 4
+REPEATS = 6
 """Times that each fault begins."""
 LEAD = 5
 """Healthy windows before it."""
 WINDOWS = 6
 """Windows with it."""
 SPLITS = 20
-NULL_WINDOWS = 100
+NULL_WINDOWS = 120
 """Of the smaller size, for each of `SPLITS`; of the larger a third of that."""
 TIGHT = 100
 """A second budget, short enough to be seen to be kept: windows between false alarms."""
@@ -202,7 +202,7 @@ def false_alarms(network: Network, clean: Outputs, generator: np.random.Generato
         order = generator.permutation(len(network.images))
         known, traffic = order[: len(order) // 2], order[len(order) // 2 :]
         baseline = baseline_of(network, taken(clean, known))
-        watch, family = Watch.over(network, baseline, budget), Family(baseline, tight)
+        watch, family = Watch.over(network, baseline, budget), Family(as_if_of_half(baseline), tight)
         healthy, small = taken(clean, traffic), SIZES[0]
         windows = [watch.reader.of(taken(healthy, _drawn(generator, len(traffic), small))) for _ in range(NULL_WINDOWS)]
         for size in SIZES:
@@ -226,6 +226,14 @@ def false_alarms(network: Network, clean: Outputs, generator: np.random.Generato
         }
         for size, counted in counts.items()
     ]
+
+
+def as_if_of_half(baseline: Baseline) -> Baseline:
+    """The baseline with the error of two: windows drawn from as many other images share the error of those as well."""
+    whole = baseline.window
+    scalars = replace(whole.scalars, count=whole.scalars.count // 2, m2=whole.scalars.m2 / 2)
+    half = replace(whole, images=whole.images // 2, predicted=whole.predicted // 2, scalars=scalars)
+    return replace(baseline, window=half)
 
 
 def _null_run(watch: Watch, tight: Family, windows: list[Window]) -> Counter[str]:

@@ -65,7 +65,7 @@ def kill_channels(network: Network, manifest: ModelManifest) -> Network:
 
 
 def scale_weights(network: Network, manifest: ModelManifest) -> Network:
-    """One convolution four times as strong, and a little: the rule says more than 4."""
+    """One convolution four times as strong, its bias too: exactly where `exploding` begins."""
     return _rescaled(network, _convolution_before(network.graph, _inner_site(manifest)), 4.0)
 
 

@@ -15,7 +15,8 @@ def wilson(hits: int, trials: int, z: float = Z) -> tuple[float, float]:
     share, weight = hits / trials, z**2 / trials
     centre = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * np.sqrt(share * (1 - share) / trials + weight / trials / 4)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    # At 0 and 1 a bound is the share itself, but for rounding.
+    return max(0.0, min(share, float(centre - half))), min(1.0, max(share, float(centre + half)))
 
 
 def of_mean(moments: Moments, column: int = 0) -> tuple[float, float] | None:
