@@ -33,8 +33,8 @@ def noisy(sigma: float) -> Callable[[Pixels], Pixels]:
 
 def rotated(degrees: float) -> Callable[[Pixels], Pixels]:
     """Turned about the centre; the corners that come in are grey."""
-    filling = {"resample": Image.Resampling.BILINEAR}
-    return lambda pixels: _each(pixels, lambda image: image.rotate(degrees, fillcolor=(GREY,) * 3, **filling))
+    grey = (GREY, GREY, GREY)
+    return lambda pixels: _each(pixels, lambda image: image.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=grey))
 
 
 def contrasted(factor: float) -> Callable[[Pixels], Pixels]:
