@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import reduce
 from pathlib import Path
@@ -10,14 +11,16 @@ import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from models.statistics.window import Window
 from service.history.database import RETENTION_LOCK, SQLITE, open_engine
 from service.history.retention import DAY, HOUR, Retention
 from service.history.store import HistoryStore
 from service.history.tables import BUCKETS, MERGED, METADATA, Key, Row
+from service.history.writer import HistoryWriter
 from tests.service import databases, watched
+from tests.service.conftest import eventually
 
 KEY = Key("tiny", 1, "a" * 64)
 NOW = 1_000_000_000 // HOUR * HOUR + 1800
@@ -220,6 +223,25 @@ def test_processes_make_write_and_merge_the_same_history_at_once(
     assert sum(Window.from_bytes(row.content).images for row in rows) == 2 * 40 * 3
     assert {row.replica for row in rows} == {MERGED, "replica0", "replica1"}
     assert sum(row.seconds == 60 for row in rows) == 2 * 20
+
+
+def test_connections_that_break_are_made_again(server: str, windows: list[Window]) -> None:
+    store = HistoryStore(open_engine(databases.emptied(server)))
+    now = int(time.time())
+    writer = HistoryWriter(store, Retention(store, 30, 1 << 40), first_wait=0.05)
+    writer.start()
+    breaking = open_engine(server)
+    for index, window in enumerate(windows):
+        writer.offer(row(window, now + 60 * index))
+        eventually(lambda index=index: writer.counts.written == index + 1)
+        with breaking.begin() as connection:
+            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname"
+            connection.execute(text(f"{others} = current_database()"))
+    writer.close(5)
+    breaking.dispose()
+    store = HistoryStore(open_engine(server))
+    assert [found.start for found in store.read(KEY, 0)] == [now + 60 * index for index in range(len(windows))]
+    store.close()
 
 
 # Addresses
