@@ -33,8 +33,9 @@ class Fault(NamedTuple):
 def _convolution_before(graph: onnx.GraphProto, tensor: str, avoid: str = "") -> onnx.NodeProto:
     """The last convolution on the way to `tensor`, on a path that does not come from `avoid`."""
     makers = {output: node for node in graph.node for output in node.output}
-    while (node := makers[tensor]).op_type != "Conv":
-        tensor = next(name for name in node.input if name in makers and name != avoid)
+    node: onnx.NodeProto = makers[tensor]
+    while node.op_type != "Conv":
+        node = next(makers[name] for name in node.input if name in makers and name != avoid)
     return node
 
 

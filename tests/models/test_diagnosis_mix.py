@@ -1,17 +1,23 @@
 """Class mix and drift are told apart, and findings are confirmed by several windows."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 
-from models.diagnosis.blocks import _runs, _which
-from models.diagnosis.family import class_groups
+from models.diagnosis.diagnose import Diagnostician
+from models.diagnosis.family import Family, class_groups
 from models.diagnosis.finding import Diagnosis, Finding, Unjudged
 from models.diagnosis.hysteresis import confirmed
-from models.statistics.window import Window
-from tests.models.test_diagnosis import amplify, of_rule, reader, run, watch
+from models.diagnosis.thresholds import Thresholds
+from models.instrument import instrument
+from models.manifest import BlockEnd
+from models.statistics.baseline import Baseline
+from models.statistics.window import Window, WindowReader
+from tests.models import graphs
+from tests.models.test_diagnosis import amplify, baseline, of_rule, reader, run, watch
 
 
 def drawn(shares: Sequence[float], size: int = 2000, seed: int = 0, changed: bool = False) -> Window:
@@ -41,10 +47,9 @@ def tilted() -> tuple[float, ...]:
 @pytest.mark.parametrize("seed", range(3))
 def test_another_class_mix_is_not_drift(seed: int) -> None:
     window = drawn(tilted(), seed=seed)
-    plain = watch()._family.shift(window)  # type: ignore[union-attr]
-    scalars = ~watch()._family.is_class  # type: ignore[union-attr]
-    limit = watch()._family.threshold(window.images)  # type: ignore[union-attr]
-    assert (np.abs(plain.z[scalars]) > limit).any(), "the mix alone moves the layers: else this tests nothing"
+    tests = Family(baseline(), Thresholds())
+    z = np.abs(tests.shift(window).z[~tests.is_class])
+    assert (z > tests.threshold(window.images)).any(), "the mix alone moves the layers: else this tests nothing"
     diagnosis = watch().diagnose(window)
     assert of_rule(diagnosis, "drift") == []
     (finding,) = of_rule(diagnosis, "class_mix")
@@ -117,5 +122,20 @@ def test_windows_that_could_not_judge_do_not_count() -> None:
 
 
 def test_neighbouring_blocks_are_one_sentence() -> None:
-    assert list(_runs([3, 4, 7])) == [[3, 4], [7]]
-    assert [_which(run) for run in _runs([3, 4, 7])] == ["blocks 4–5", "block 8"]
+    names = [f"layer1.{k}" for k in range(8)]
+    blocks = tuple(BlockEnd(name=name, output="act3", shortcut="act1") for name in names)
+    manifest = graphs.manifest("rectifier", blocks=blocks)
+    outputs = graphs.run(instrument(graphs.graph("rectifier"), manifest), graphs.images(400))
+    known = Baseline.of([outputs], manifest)
+    window = WindowReader(manifest).of(outputs)
+    shares = window.scalars.mean.copy()
+    for name in (names[3], names[4], names[7]):
+        shares[[scalar.part for scalar in known.names].index(name)] = 0.003
+    ignored = replace(window, scalars=replace(window.scalars, mean=shares))
+    first, second = of_rule(Diagnostician(manifest, known).diagnose(ignored), "branch_ignored")
+    assert first.part == "layer1.3"
+    assert first.cause.startswith(
+        "blocks 4–5 (layer1.3 and layer1.4) add almost nothing: at most 0.3 % of the shortcut (baseline "
+    )
+    assert first.evidence["blocks"] == [4, 5]
+    assert second.cause.startswith("block 8 (layer1.7) adds almost nothing: ")
