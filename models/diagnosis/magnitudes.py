@@ -97,10 +97,12 @@ def mean_shift(case: Case) -> Iterator[Finding]:
     """
     for site, now, before in case.layers():
         assert before is not None
-        ordinary = float(np.nanquantile(case.baseline.samples_of(site.name, "mean_shift"), 0.99))
-        value, known = _shift_of(now), _shift_of(before)
-        if value <= max(case.thresholds.mean_shift, ordinary):
+        if (value := _shift_of(now)) <= case.thresholds.mean_shift:
             continue
+        ordinary = float(np.nanquantile(case.baseline.samples_of(site.name, "mean_shift"), 0.99))
+        if value <= ordinary:
+            continue
+        known = _shift_of(before)
         expected = site.expected_mean_shift
         normal = "" if expected is None else f", {expected:.2f} for a normal input"
         yield Finding(
