@@ -38,10 +38,10 @@ def projected(means: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 @cache
-def _triangle(size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of the upper triangle of a matrix, in the order in which it is kept."""
+def _triangle(size: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Rows, columns and flat indices of the upper triangle of a matrix, in the order in which it is kept."""
     rows, columns = np.triu_indices(size)
-    return rows, columns
+    return rows, columns, rows * size + columns
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,13 @@ class Spread:
     @classmethod
     def of(cls, means: NDArray[np.floating]) -> Self:
         """Of images × channels, those left out that are not finite."""
-        z = projected(means[np.isfinite(means).all(1)])
+        finite = np.isfinite(means)
+        z = projected(means if finite.all() else means[finite.all(1)])
         if not len(z):
             return cls.empty(means.shape[1])
         mean = z.sum(0) / len(z)
         z -= mean
-        return cls(len(z), mean, (z.T @ z)[_triangle(len(mean))])
+        return cls(len(z), mean, (z.T @ z).take(_triangle(len(mean))[2]))
 
     def merged(self, other: Self) -> Self:
         """Both sets of images together."""
@@ -76,7 +77,7 @@ class Spread:
             return self
         share = other.count / count
         delta = other.mean - self.mean
-        rows, columns = _triangle(len(delta))
+        rows, columns, _ = _triangle(len(delta))
         triangle = self.triangle + other.triangle + delta[rows] * delta[columns] * (self.count * share)
         return type(self)(count, self.mean + delta * share, triangle)
 
@@ -84,7 +85,7 @@ class Spread:
     def scatter(self) -> NDArray[np.float64]:
         """S as a whole."""
         upper = np.zeros((len(self.mean), len(self.mean)))
-        upper[_triangle(len(self.mean))] = self.triangle
+        upper.put(_triangle(len(self.mean))[2], self.triangle)
         return upper + np.triu(upper, 1).T
 
     @property

@@ -107,7 +107,8 @@ def assert_scalars(window: Window, raw: Raw, described: ModelManifest) -> None:
     names = WindowReader(described).names
     for site, x in zip(described.sites, raw.values(), strict=True):
         column = names.index((site.name, "mean"))
-        layer = finite(x.mean((2, 3)).astype(np.float32).astype(np.float64).mean(1))
+        # Of whole images: the infinities of both signs have no mean.
+        layer = x[np.isfinite(x).all((1, 2, 3))].mean((2, 3)).astype(np.float32).astype(np.float64).mean(1).tolist()
         assert window.scalars.count[column] == len(layer)
         assert window.scalars.total[column] == pytest.approx(math.fsum(layer), rel=1e-11, abs=1e-12)
         assert window.histograms[column].sum() == len(layer)
@@ -128,7 +129,7 @@ def parts(outputs: Outputs, cuts: list[int]) -> Iterator[Outputs]:
         yield {name: values[start:end] for name, values in outputs.items()}
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(data=st.data(), activation=st.sampled_from(ACTIVATIONS))
 def test_any_split_in_any_order(data: st.DataObject, activation: str) -> None:
     described = manifest(activation)
