@@ -47,7 +47,7 @@ ROUTERS = (
     repository.router,  # /v2/repository/index
     metrics.router,  # /metrics
 )
-# Threads for questions about the past.
+# Threads for questions about traffic, and as many for those that the history answers.
 READERS = 2
 HANDLED = (ServiceError, RepositoryError, RequestValidationError, HTTPException, ClientDisconnect, Exception)
 
@@ -108,6 +108,7 @@ def _context(settings: Settings, bucket_seconds: int) -> Context:
         windows=Windows(store, traffic.replica),
         maps=LayerMaps(repository, threads),
         readers=CapacityLimiter(READERS),
+        historians=CapacityLimiter(READERS),
     )
 
 

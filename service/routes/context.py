@@ -32,7 +32,9 @@ class Context:
     windows: Windows
     maps: LayerMaps
     readers: CapacityLimiter
-    """Threads that read the history and diagnose: however long that takes, no inference waits for it."""
+    """Threads that merge and diagnose what is in memory: however long that takes, no inference waits for it."""
+    historians: CapacityLimiter
+    """Threads that read the history: however long that takes, nothing else waits for it."""
 
     async def model(self, request: Request, name: str, version: int | str | None = None) -> LoadedModel:
         """The model that a request names, noted in its scope for the metrics.

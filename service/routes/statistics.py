@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Request
 
 from models.diagnosis.finding import Diagnosis
@@ -11,7 +11,7 @@ from service.errors import NotFoundError
 from service.monitor.judging import Judgement
 from service.monitor.summary import summary
 from service.monitor.watch import Watch
-from service.monitor.windows import check_window
+from service.monitor.windows import HISTORY, check_window
 from service.routes.answers import BaselineAnswer, DiagnosisAnswer, JudgedWindow, StatisticsAnswer
 from service.routes.context import Context, Here
 from service.runtime.model import LoadedModel
@@ -28,7 +28,7 @@ async def statistics(
     """Every layer over a window of watched traffic: 1m, 5m, 15m, 1h of this process, 6h, 1d, 7d, 30d of all."""
     check_window(window)
     model = await here.model(request, name, version)
-    return await to_thread.run_sync(_statistics, here, model, window, limiter=here.readers)
+    return await to_thread.run_sync(_statistics, here, model, window, limiter=_limiter(here, window))
 
 
 @router.get("/diagnosis")
@@ -39,7 +39,7 @@ async def diagnosis(
     if window is not None:
         check_window(window)
     model = await here.model(request, name, version)
-    return await to_thread.run_sync(_diagnosis, here, model, window, limiter=here.readers)
+    return await to_thread.run_sync(_diagnosis, here, model, window, limiter=_limiter(here, window))
 
 
 @router.get("/baseline")
@@ -47,6 +47,10 @@ async def baseline(request: Request, here: Here, name: str, version: Version = N
     """What traffic is compared with: the same numbers from held-out images. 404 with the reason if there are none."""
     model = await here.model(request, name, version)
     return await to_thread.run_sync(_baseline, model, limiter=here.readers)
+
+
+def _limiter(here: Context, window: str | None) -> CapacityLimiter:
+    return here.historians if window in HISTORY else here.readers
 
 
 def _statistics(here: Context, model: LoadedModel, name: str) -> StatisticsAnswer:

@@ -3,6 +3,7 @@
 import logging
 import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -219,6 +220,26 @@ def test_a_broken_database_slows_and_fails_no_start_and_no_inference(
                 assert "the history cannot be read" in response.json()["error"]
                 assert "secret" not in response.text
     assert "secret" not in caplog.text
+
+
+def test_questions_to_the_history_hold_up_no_others(tmp_path: Path) -> None:
+    bundles.publish(tmp_path)
+    with ExitStack() as undo, serving(tmp_path, history_url=silent(tmp_path, undo)) as client:
+        waiting = [
+            threading.Thread(target=client.get, args=("/v1/models/tiny/statistics?window=7d",)) for _ in range(4)
+        ]
+        for thread in waiting:
+            thread.start()
+        time.sleep(0.2)
+        started = time.perf_counter()
+        for path in ("statistics?window=1h", "diagnosis", "diagnosis?window=5m", "baseline"):
+            client.get(f"/v1/models/tiny/{path}")
+        latencies(client, 3)
+        assert time.perf_counter() - started < 2
+        assert all(thread.is_alive() for thread in waiting)
+        undo.close()
+        for thread in waiting:
+            thread.join()
 
 
 def test_the_history_outlives_the_process_and_is_of_all_replicas(tmp_path: Path) -> None:
