@@ -22,6 +22,7 @@ from service.monitor.buckets import SECONDS
 from service.monitor.collector import TrafficCollector
 from service.monitor.meters import Meters
 from service.monitor.requests import RequestTimer
+from service.monitor.tally import Tally
 from service.monitor.traffic import Traffic
 from service.monitor.webhook import Webhook
 from service.monitor.windows import Windows
@@ -82,7 +83,7 @@ def create_app(settings: Settings, bucket_seconds: int = SECONDS) -> FastAPI:
         app.include_router(router)
     for kind in HANDLED:
         app.add_exception_handler(kind, answer)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, workers=context.workers)
     app.add_middleware(RequestTimer, meters=context.meters)
     return app
 
@@ -103,6 +104,7 @@ def _context(settings: Settings, bucket_seconds: int) -> Context:
         settings=settings,
         shelf=ModelShelf(repository, load, settings.max_versions),
         meters=meters,
+        tally=Tally(),
         workers=CapacityLimiter(settings.concurrency or max(2, cpus)),
         traffic=traffic,
         windows=Windows(store, traffic.replica),

@@ -3,27 +3,56 @@
 from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Strict
 
 from service.errors import BadRequestError
 
-Parameters = dict[str, Any]
+Count = Annotated[int, Strict(), Field(ge=0)]
+Flag = Annotated[bool, Strict()]
 
 # More objects than any request of the protocol has, parameters included.
 MAX_OBJECTS = 1000
+
+
+class TensorParameters(BaseModel):
+    """Parameters of an input or an output. Those that are not known are left alone, as the protocol wants."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    shared_memory_region: Any = None
+    """Refused: there is no shared memory."""
+
+
+class InputParameters(TensorParameters):
+    binary_data_size: Count | None = None
+    """Bytes of this tensor behind the JSON."""
+
+
+class OutputParameters(TensorParameters):
+    binary_data: Flag | None = None
+    """Whether this output comes as bytes behind the JSON; `binary_data_output` decides if this does not."""
+    classification: Count = 0
+    """How many of the largest values to answer, as BYTES `value:index:label`, instead of all as numbers."""
+
+
+class RequestParameters(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    binary_data_output: Flag = False
+    """Whether outputs come as bytes behind the JSON."""
 
 
 class InputTensor(BaseModel):
     name: str
     shape: Annotated[list[Annotated[int, Field(strict=True)]], Field(max_length=8)]
     datatype: str
-    parameters: Parameters = {}
+    parameters: InputParameters = InputParameters()
     data: Any = None
 
 
 class RequestedOutput(BaseModel):
     name: str
-    parameters: Parameters = {}
+    parameters: OutputParameters = OutputParameters()
 
 
 class InferenceRequest(BaseModel):
@@ -33,16 +62,27 @@ class InferenceRequest(BaseModel):
     """
 
     id: str | None = None
-    parameters: Parameters = {}
+    parameters: RequestParameters = RequestParameters()
     inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=16)]
     outputs: Annotated[list[RequestedOutput], Field(max_length=64)] | None = None
 
 
+class BinarySize(BaseModel):
+    binary_data_size: int
+
+
 class OutputTensor(BaseModel):
+    """One output: `data` in JSON, or the size of its bytes behind the JSON in `parameters`."""
+
     name: str
     datatype: str
     shape: list[int]
-    data: list[float]
+    parameters: BinarySize | None = None
+    data: list[float] | list[str] | None = None
+
+
+class ResponseParameters(BaseModel):
+    provider: str = Field(description="the execution provider that ran")
 
 
 class InferenceResponse(BaseModel):
@@ -53,7 +93,7 @@ class InferenceResponse(BaseModel):
     model_name: str
     model_version: str
     id: str | None = None
-    parameters: Parameters = Field(description="`provider`: the execution provider that ran")
+    parameters: ResponseParameters
     outputs: list[OutputTensor]
 
 

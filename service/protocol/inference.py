@@ -1,4 +1,4 @@
-"""One inference request: bytes of JSON → the tensor to run and the outputs to fetch; outputs → bytes of JSON."""
+"""One inference request: a message → the input and the outputs to fetch; outputs → a message."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,74 +11,179 @@ from pydantic import ValidationError
 
 from models.manifest import TensorSpec
 from service.errors import BadRequestError, explain
-from service.protocol.envelope import InferenceRequest, InputTensor, Parameters, RequestedOutput, parse_json
-from service.protocol.tensors import check_shape, read_json_tensor, write_json_tensor
-
-NO_BINARY = (
-    "binary tensors are not supported yet: send and ask for JSON "
-    "(tritonclient: binary_data=False for every input and for every output, which must be listed)"
+from service.protocol.binary import DATATYPES, DTYPES, BinaryReader, read_elements, read_numbers, split, write_elements
+from service.protocol.classification import ranked
+from service.protocol.envelope import InferenceRequest, InputTensor, RequestedOutput, TensorParameters, parse_json
+from service.protocol.tensors import (
+    check_count,
+    check_shape,
+    read_json_elements,
+    read_json_tensor,
+    write_json_tensor,
 )
-
 
 # Names, shapes, parameters, and text that looks like them.
 VALUES_BESIDE_DATA = 10_000
+
+Pixels = NDArray[np.float32]
+
+
+class Wanted(NamedTuple):
+    """One output, and the form to answer it in."""
+
+    name: str
+    binary: bool
+    classes: int = 0
+    """How many of the largest values to answer as strings; 0 for all, as numbers."""
 
 
 class InferenceCall(NamedTuple):
     """What a request asks for, checked against the model."""
 
     id: str | None
-    tensor: NDArray[np.float32]
-    outputs: tuple[str, ...]
+    input: Pixels | list[bytes]
+    """A tensor of pixel values, or encoded images."""
+    wanted: tuple[Wanted, ...]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(output.name for output in self.wanted)
+
+
+class Reply(NamedTuple):
+    body: bytes
+    json_length: int | None
+    """Bytes of JSON at the start of the body; None when it is nothing else."""
 
 
 def read_request(
-    body: bytes, spec: TensorSpec, default_outputs: Sequence[str], other_outputs: Sequence[str], max_batch: int
+    body: bytes,
+    spec: TensorSpec,
+    default_outputs: Sequence[str],
+    other_outputs: Sequence[str],
+    max_batch: int,
+    json_lengths: Sequence[str] = (),
 ) -> InferenceCall:
     """Read a request for a model with one input. A request that names no outputs gets the default ones.
 
-    Raises `BadRequestError` saying what was wrong and what was expected.
+    `json_lengths` are the values of the header `Inference-Header-Content-Length`. Raises `BadRequestError` saying what
+    was wrong and what was expected.
     """
+    message = split(body, json_lengths)
+    if message.json is None:
+        outputs = tuple(Wanted(name, binary=True) for name in default_outputs)
+        return InferenceCall(None, _read_raw(message.binary, spec), outputs)
     # Each number may lie in a list of its own, and those in others.
     numbers = max_batch * math.prod(spec.shape[1:])
     try:
-        request = InferenceRequest.model_validate(parse_json(body, len(spec.shape) * numbers + VALUES_BESIDE_DATA))
+        parsed = parse_json(message.json, len(spec.shape) * numbers + VALUES_BESIDE_DATA)
+        request = InferenceRequest.model_validate(parsed)
     except ValidationError as error:
         raise BadRequestError(explain(error)) from error
-    _refuse_binary(request.parameters, "binary_data_output")
-    tensor = _read_input(request.inputs, spec, max_batch)
-    outputs = _read_outputs(request.outputs, (*default_outputs, *other_outputs)) or tuple(default_outputs)
-    return InferenceCall(request.id, tensor, outputs)
+    binary = BinaryReader(message.binary)
+    tensor = _read_input(request.inputs, spec, max_batch, binary)
+    binary.finish()
+    all_binary = request.parameters.binary_data_output
+    wanted = _read_outputs(request.outputs, (*default_outputs, *other_outputs), all_binary)
+    return InferenceCall(request.id, tensor, wanted or tuple(Wanted(name, all_binary) for name in default_outputs))
 
 
 def write_response(
-    call: InferenceCall, name: str, version: int, provider: str, values: Mapping[str, NDArray[np.float32]]
-) -> bytes:
-    """The answer, outputs in the order asked for; raises `BadRequestError` for values that JSON cannot carry."""
+    call: InferenceCall,
+    name: str,
+    version: int,
+    provider: str,
+    values: Mapping[str, NDArray[Any]],
+    labels: Mapping[str, Sequence[str]],
+) -> Reply:
+    """The answer, outputs in the order and the forms asked for; `labels` are the classes of the outputs that have some.
+
+    Raises `BadRequestError` for values that JSON cannot carry.
+    """
     response: dict[str, Any] = {"model_name": name, "model_version": str(version)}
     if call.id is not None:
         response["id"] = call.id
     response["parameters"] = {"provider": provider}
-    response["outputs"] = [write_json_tensor(output, values[output]) for output in call.outputs]
-    return orjson.dumps(response, option=orjson.OPT_SERIALIZE_NUMPY)
+    written = [_write_output(output, values[output.name], labels.get(output.name, ())) for output in call.wanted]
+    response["outputs"] = [entry for entry, _ in written]
+    json = orjson.dumps(response, option=orjson.OPT_SERIALIZE_NUMPY)
+    if not any(output.binary for output in call.wanted):
+        return Reply(json, None)
+    return Reply(b"".join((json, *(content for _, content in written))), len(json))
 
 
-def _read_input(inputs: Sequence[InputTensor], spec: TensorSpec, max_batch: int) -> NDArray[np.float32]:
+def _read_raw(content: memoryview, spec: TensorSpec) -> Pixels:
+    """A body that is one tensor: of one image, and of the datatype that has as many bytes."""
+    shape = (1, *spec.shape[1:])
+    sizes = {math.prod(shape) * dtype.itemsize: datatype for datatype, dtype in DTYPES.items()}
+    if len(content) not in sizes:
+        expected = ", ".join(f"{size:,} ({datatype})" for size, datatype in sizes.items())
+        raise BadRequestError(f"the raw tensor has {len(content):,} bytes, shape {list(shape)} needs {expected}")
+    return _as_pixels(read_numbers(spec.name, sizes[len(content)], shape, content))
+
+
+def _read_input(
+    inputs: Sequence[InputTensor], spec: TensorSpec, max_batch: int, binary: BinaryReader
+) -> Pixels | list[bytes]:
     _refuse_unknown_and_repeated("input", (given.name for given in inputs), (spec.name,))
     (given,) = inputs
-    _refuse_binary(given.parameters, "binary_data_size")
+    _refuse_shared_memory(given.name, given.parameters)
+    size = given.parameters.binary_data_size
+    if size is not None and given.data is not None:
+        raise BadRequestError(f"input {given.name!r} has both data and binary_data_size: send its values once")
+    if given.datatype == "BYTES":
+        count = check_count(given.name, given.shape, max_batch)
+        if size is None:
+            return read_json_elements(given.name, count, given.data)
+        return read_elements(given.name, count, binary.take(given.name, size))
     check_shape(given.name, given.shape, spec.shape, max_batch)
-    return read_json_tensor(given.name, given.datatype, given.shape, given.data)
+    if size is None:
+        return read_json_tensor(given.name, given.datatype, given.shape, given.data)
+    if given.datatype not in DTYPES:
+        raise BadRequestError(
+            f"input {given.name!r} has datatype {given.datatype!r}, expected {', '.join(DTYPES)} or BYTES"
+        )
+    return _as_pixels(read_numbers(given.name, given.datatype, given.shape, binary.take(given.name, size)))
 
 
-def _read_outputs(outputs: Sequence[RequestedOutput] | None, known: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(output.name for output in outputs or ())
-    _refuse_unknown_and_repeated("output", names, known)
-    for output in outputs or ():
-        _refuse_binary(output.parameters, "binary_data")
-        if "classification" in output.parameters:
-            raise BadRequestError("output parameter 'classification' is not supported: use /v1/models/{name}/classify")
-    return names
+def _as_pixels(tensor: NDArray[Any]) -> Pixels:
+    return tensor.astype(np.float32, copy=False)
+
+
+def _read_outputs(
+    outputs: Sequence[RequestedOutput] | None, known: Sequence[str], all_binary: bool
+) -> tuple[Wanted, ...]:
+    outputs = outputs or ()
+    _refuse_unknown_and_repeated("output", (output.name for output in outputs), known)
+    for output in outputs:
+        _refuse_shared_memory(output.name, output.parameters)
+    return tuple(
+        Wanted(
+            output.name,
+            all_binary if output.parameters.binary_data is None else output.parameters.binary_data,
+            output.parameters.classification,
+        )
+        for output in outputs
+    )
+
+
+def _write_output(
+    wanted: Wanted, values: NDArray[Any], labels: Sequence[str]
+) -> tuple[dict[str, Any], bytes | memoryview]:
+    """The object of one output, and what comes behind the JSON for it."""
+    content: bytes | memoryview
+    if wanted.classes:
+        shape, strings = ranked(values, labels, wanted.classes)
+        entry = {"name": wanted.name, "datatype": "BYTES", "shape": shape}
+        if not wanted.binary:
+            return {**entry, "data": strings}, b""
+        content = write_elements(strings)
+    elif wanted.binary:
+        entry = {"name": wanted.name, "datatype": DATATYPES[values.dtype], "shape": values.shape}
+        content = np.ascontiguousarray(values).data.cast("B")
+    else:
+        return write_json_tensor(wanted.name, values), b""
+    return {**entry, "parameters": {"binary_data_size": len(content)}}, content
 
 
 def _refuse_unknown_and_repeated(role: str, names: Iterable[str], known: Sequence[str]) -> None:
@@ -91,7 +196,6 @@ def _refuse_unknown_and_repeated(role: str, names: Iterable[str], known: Sequenc
         seen.add(name)
 
 
-def _refuse_binary(parameters: Parameters, key: str) -> None:
-    # `false` asks for JSON; a size of 0 is a binary tensor too.
-    if key in parameters and parameters[key] is not False:
-        raise BadRequestError(f"parameter {key!r}: {NO_BINARY}")
+def _refuse_shared_memory(name: str, parameters: TensorParameters) -> None:
+    if parameters.shared_memory_region is not None:
+        raise BadRequestError(f"tensor {name!r} is to be in shared memory, which this service has not: send its bytes")

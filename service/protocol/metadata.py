@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from models.manifest import ModelManifest, TensorSpec
 from service.protocol.envelope import ModelMetadata, ServerMetadata, TensorMetadata
 
-PLATFORM = "onnx_onnxruntime"
+PLATFORM = "onnxruntime_onnx"
 
 
 def server_metadata() -> ServerMetadata:

@@ -1,5 +1,6 @@
 """Tensor contents in JSON: nested or flat lists of numbers ↔ arrays."""
 
+import base64
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,32 @@ def check_shape(name: str, shape: Sequence[int], expected: Sequence[int], max_ba
         raise BadRequestError(f"input {name!r} has shape {list(shape)}, expected [{', '.join(wanted)}]")
 
 
+def check_count(name: str, shape: Sequence[int], max_batch: int) -> int:
+    """The number of images in a BYTES tensor; raises `BadRequestError` unless its shape is [N] or [N, 1]."""
+    if len(shape) not in (1, 2) or not 1 <= shape[0] <= max_batch or shape[1:] not in ([], [1]):
+        raise BadRequestError(
+            f"input {name!r} has datatype BYTES and shape {list(shape)}, "
+            f"expected [1…{max_batch}] or [1…{max_batch}, 1]: one encoded image in each element"
+        )
+    return shape[0]
+
+
+def read_json_elements(name: str, count: int, data: Any) -> list[bytes]:
+    """The elements of a BYTES tensor in JSON, where bytes are base64: in one list, or in one of lists.
+
+    Raises `BadRequestError` unless `data` is `count` strings of base64.
+    """
+    elements = data if isinstance(data, list) else []
+    if all(isinstance(element, list) for element in elements):
+        elements = [inner for element in elements for inner in element]
+    if len(elements) != count or not all(isinstance(element, str) for element in elements):
+        raise BadRequestError(f"the data of input {name!r} is not {count} strings: send each image as base64")
+    try:
+        return [base64.b64decode(element, validate=True) for element in elements]
+    except ValueError as error:
+        raise BadRequestError(f"the data of input {name!r} is not base64: {error}") from error
+
+
 def read_json_tensor(name: str, datatype: str, shape: Sequence[int], data: Any) -> NDArray[np.float32]:
     """Turn `data`, flat or nested like `shape`, into a float32 array of `shape`.
 
@@ -32,6 +59,7 @@ def read_json_tensor(name: str, datatype: str, shape: Sequence[int], data: Any) 
     if datatype not in JSON_DATATYPES:
         raise BadRequestError(
             f"input {name!r} has datatype {datatype!r}, expected {' or '.join(JSON_DATATYPES)} in JSON"
+            + (": send FP16 as a binary tensor" if datatype == "FP16" else "")
         )
     numbers = _numbers(name, data)
     if numbers.ndim != 1 and numbers.shape != tuple(shape):
@@ -51,15 +79,17 @@ def read_json_tensor(name: str, datatype: str, shape: Sequence[int], data: Any) 
     return tensor
 
 
-def write_json_tensor(name: str, tensor: NDArray[np.float32]) -> dict[str, Any]:
+def write_json_tensor(name: str, tensor: NDArray[Any]) -> dict[str, Any]:
     """The output object of the protocol; its data is left to a JSON encoder that knows arrays.
 
-    Raises `BadRequestError` for NaN and infinity, which JSON cannot carry.
+    Raises `BadRequestError` for NaN and infinity, and for FP16, which JSON cannot carry.
     """
+    if tensor.dtype != np.float32:
+        raise BadRequestError(f"output {name!r} is FP16, which never travels as JSON: ask for it with binary_data")
     if not np.isfinite(tensor).all():
         raise BadRequestError(
             f"output {name!r} holds NaN or infinity, which JSON cannot carry: check the input, "
-            "or use binary tensors once this service offers them"
+            "or ask for the output with binary_data"
         )
     return {"name": name, "datatype": "FP32", "shape": tensor.shape, "data": np.ascontiguousarray(tensor).ravel()}
 

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from models.repository import UnknownVersionError
 from service.monitor.meters import MODEL, Meters
+from service.monitor.tally import Tally
 from service.monitor.traffic import Traffic
 from service.monitor.windows import Windows
 from service.runtime.maps import LayerMaps
@@ -26,6 +27,7 @@ class Context:
     settings: Settings
     shelf: ModelShelf
     meters: Meters
+    tally: Tally
     workers: CapacityLimiter
     """Threads that decode and infer; requests wait here when all are busy."""
     traffic: Traffic

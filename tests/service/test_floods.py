@@ -75,7 +75,7 @@ def test_what_a_model_can_take_is_not_a_flood() -> None:
     row = [[0.5] * 7] * 5
     body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [4, 3, 5, 7], "data": [[row] * 3] * 4}]})
     spec = TensorSpec(name="x", datatype="FP32", shape=(-1, 3, 5, 7))
-    assert read_request(body.encode(), spec, ["logits"], [], max_batch=4).tensor.shape == (4, 3, 5, 7)
+    assert read_request(body.encode(), spec, ["logits"], [], max_batch=4).input.shape == (4, 3, 5, 7)
 
 
 def test_a_flood_of_60_megabytes_needs_no_more_than_its_own_memory() -> None:

@@ -132,17 +132,31 @@ BAD_REQUESTS: dict[str, tuple[Any, str]] = {
     "fraction as UINT8": ({"inputs": [tensor(datatype="UINT8", data=[0.5] * COUNT)]}, "whole numbers from 0 to 255"),
     "256 as UINT8": ({"inputs": [tensor(datatype="UINT8", data=[256] * COUNT)]}, "whole numbers from 0 to 255"),
     "-1 as UINT8": ({"inputs": [tensor(datatype="UINT8", data=[-1] * COUNT)]}, "whole numbers from 0 to 255"),
-    "binary input": ({"inputs": [tensor(parameters={"binary_data_size": 768})]}, "binary_data=False"),
-    "empty binary input": ({"inputs": [tensor(parameters={"binary_data_size": 0})]}, "binary_data=False"),
-    "binary output": (
-        {"inputs": [tensor()], "outputs": [{"name": "logits", "parameters": {"binary_data": True}}]},
-        "binary_data=False",
+    "binary input": ({"inputs": [tensor(parameters={"binary_data_size": 768})]}, "both data and binary_data_size"),
+    "binary input without bytes": (
+        {"inputs": [tensor(data=None, parameters={"binary_data_size": 768})]},
+        "0 bytes are left behind the JSON: send them all, and the length of the JSON in the header Inference-Header-",
     ),
-    "binary outputs": ({"inputs": [tensor()], "parameters": {"binary_data_output": True}}, "binary_data=False"),
-    "classification": (
-        {"inputs": [tensor()], "outputs": [{"name": "logits", "parameters": {"classification": 3}}]},
-        "/v1/models/{name}/classify",
+    "text as binary size": ({"inputs": [tensor(data=None, parameters={"binary_data_size": "9"})]}, "binary_data_size"),
+    "negative binary size": ({"inputs": [tensor(data=None, parameters={"binary_data_size": -1})]}, "binary_data_size"),
+    "binary perhaps": (
+        {"inputs": [tensor()], "outputs": [{"name": "logits", "parameters": {"binary_data": 1}}]},
+        "binary_data",
     ),
+    "negative classes": (
+        {"inputs": [tensor()], "outputs": [{"name": "logits", "parameters": {"classification": -1}}]},
+        "classification",
+    ),
+    "shared input": ({"inputs": [tensor(data=None, parameters={"shared_memory_region": "a"})]}, "shared memory"),
+    "shared output": (
+        {"inputs": [tensor()], "outputs": [{"name": "logits", "parameters": {"shared_memory_region": "a"}}]},
+        "shared memory",
+    ),
+    "BYTES of the shape of pixels": ({"inputs": [tensor(datatype="BYTES", data=["eA=="])]}, "expected [1…4] or"),
+    "too many BYTES": ({"inputs": [tensor(datatype="BYTES", shape=[5], data=["eA=="] * 5)]}, "expected [1…4] or"),
+    "fewer BYTES": ({"inputs": [tensor(datatype="BYTES", shape=[2], data=["eA=="])]}, "not 2 strings"),
+    "numbers as BYTES": ({"inputs": [tensor(datatype="BYTES", shape=[1], data=[1])]}, "not 1 strings"),
+    "no base64": ({"inputs": [tensor(datatype="BYTES", shape=[1], data=["ü"])]}, "not base64"),
 }  # fmt: skip
 
 
@@ -151,13 +165,6 @@ def test_bad_request(client: httpx.Client, name: str) -> None:
     body, complaint = BAD_REQUESTS[name]
     assert complaint in error(client.post(INFER, content=body if isinstance(body, bytes) else json.dumps(body)))
     outputs(client.post(INFER, json={"inputs": [tensor()]}))
-
-
-def test_a_binary_body_is_refused_as_such(client: httpx.Client) -> None:
-    header = json.dumps({"inputs": [tensor(data=None, parameters={"binary_data_size": 4 * COUNT})]})
-    headers = {"Inference-Header-Content-Length": str(len(header))}
-    message = error(client.post(INFER, content=header.encode() + bytes(4 * COUNT), headers=headers))
-    assert "binary tensors are not supported yet" in message
 
 
 def test_asking_for_json_in_words_is_fine(client: httpx.Client) -> None:
@@ -204,7 +211,7 @@ def test_metadata(client: httpx.Client) -> None:
     expected = {
         "name": "tiny",
         "versions": ["1", "2"],
-        "platform": "onnx_onnxruntime",
+        "platform": "onnxruntime_onnx",
         "inputs": [{"name": "images", "datatype": "FP32", "shape": [-1, 3, 8, 8]}],
         "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, 3]}],
     }
