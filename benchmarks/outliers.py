@@ -24,8 +24,9 @@ from models.instrument import instrument
 from models.preprocessing import image_to_pixels, pixels_to_tensor
 from models.repository import ModelRepository
 from models.shelf import SHIPPED_MODELS
+from models.statistics.features import Features
 from models.statistics.head import linear_head
-from models.statistics.outliers import Features, OutlierModel, Outlierness
+from models.statistics.outliers import OutlierModel, Outlierness
 from models.statistics.window import UNUSUAL
 from training.data import digits
 from training.export import INPUT, open_session

@@ -7,7 +7,7 @@ No detector dominates (Yang et al. 2022, OpenOOD, arXiv 2210.07242): the layers 
 head's scores see classes that the network was not taught.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, NamedTuple, Self
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.manifest import ModelManifest
-from models.statistics import layout
+from models.statistics.features import Features
 from models.statistics.head import LinearHead
 from models.statistics.moments import Moments
 from models.statistics.ranks import Values, p_values
@@ -42,34 +42,6 @@ class Outlierness(NamedTuple):
     combined: Values
     layers: Values
     head: dict[str, Values]
-
-
-@dataclass(frozen=True)
-class Features:
-    """What is kept of images to judge them: channel means (images × ΣC) and logits."""
-
-    means: NDArray[np.floating]
-    logits: NDArray[np.floating]
-
-    @classmethod
-    def of(cls, outputs: Outputs, manifest: ModelManifest) -> Self:
-        """From the outputs of an instrumented run."""
-        return cls(outputs[layout.MEAN], outputs[manifest.outputs[0].name])
-
-    @classmethod
-    def joined(cls, parts: Iterable["Features"]) -> "Features":
-        """All images together."""
-        parts = list(parts)
-        return Features(np.concatenate([p.means for p in parts]), np.concatenate([p.logits for p in parts]))
-
-    @property
-    def finite(self) -> NDArray[np.bool_]:
-        """Which images have nothing that is not."""
-        finite: NDArray[np.bool_] = np.isfinite(self.means).all(1) & np.isfinite(self.logits).all(1)
-        return finite
-
-    def __getitem__(self, rows: slice | NDArray[np.intp]) -> "Features":
-        return Features(self.means[rows], self.logits[rows])
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from models.manifest import ModelManifest
 from models.statistics import layout, spread
 from models.statistics.archive import below, pack, unpack, with_prefix
+from models.statistics.features import Features
 from models.statistics.histograms import BINS, histograms
 from models.statistics.layers import StatisticsReader
 from models.statistics.moments import Moments
-from models.statistics.outliers import Features, OutlierModel
+from models.statistics.outliers import OutlierModel
 from models.statistics.scalars import Scalars
 from models.statistics.spread import Spread
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.preprocessing import pixels_to_tensor
+from models.statistics.features import Features
 from models.statistics.layers import ImageStatistics
-from models.statistics.outliers import Features, Outlierness
+from models.statistics.outliers import Outlierness
 from models.statistics.scalars import prediction_scalars
 from service.errors import ModelFaultError, ServiceError
 from service.images import PixelBudget, decode

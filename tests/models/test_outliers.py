@@ -5,8 +5,9 @@ import pytest
 from numpy.typing import NDArray
 
 from models.statistics import outliers
+from models.statistics.features import Features
 from models.statistics.head import LinearHead
-from models.statistics.outliers import Features, OutlierModel
+from models.statistics.outliers import OutlierModel
 from tests.models import graphs
 
 MANIFEST = graphs.manifest("rectifier")

@@ -17,8 +17,8 @@ from models.manifest import ModelManifest
 from models.statistics import layout
 from models.statistics.archive import pack, unpack
 from models.statistics.baseline import Baseline
+from models.statistics.features import Features
 from models.statistics.histograms import BINS, bins
-from models.statistics.outliers import Features
 from models.statistics.window import UNUSUAL, Window, WindowReader
 from tests.models import graphs
 

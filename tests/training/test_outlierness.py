@@ -13,8 +13,9 @@ from models.manifest import ModelManifest
 from models.preprocessing import image_to_pixels
 from models.repository import Bundle, ModelRepository
 from models.statistics.baseline import Baseline
+from models.statistics.features import Features
 from models.statistics.head import LinearHead, linear_head
-from models.statistics.outliers import Features, OutlierModel
+from models.statistics.outliers import OutlierModel
 from tests.models import graphs
 from training.data import digits
 
