@@ -38,6 +38,9 @@ def open_engine(address: str) -> Engine:
         "options": options,
         # A server that vanished without a word is noticed.
         "tcp_user_timeout": STATEMENT_SECONDS * 1000,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
     }
     try:
         return create_engine(
