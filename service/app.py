@@ -27,7 +27,18 @@ from service.monitor.traffic import Traffic
 from service.monitor.webhook import Webhook
 from service.monitor.windows import Windows
 from service.protocol.metadata import service_version
-from service.routes import classify, health, inference, layers, metrics, models, pages, repository, statistics
+from service.routes import (
+    classify,
+    descriptions,
+    health,
+    inference,
+    layers,
+    metrics,
+    models,
+    pages,
+    repository,
+    statistics,
+)
 from service.routes.answers import Error
 from service.routes.context import Context
 from service.runtime.cpus import available_cpus
@@ -44,8 +55,9 @@ ROUTERS = (
     statistics.router,  # /v1/models/{name}/statistics, …/diagnosis, …/baseline
     layers.router,  # /v1/models/{name}/layers/{layer}/map
     health.router,  # /v2, /v2/health/*, /v2/models/{name}[/versions/{version}]/ready
-    inference.router,  # /v2/models/{name}[/versions/{version}][/infer]
-    repository.router,  # /v2/repository/index
+    descriptions.router,  # /v2/models, /v2/models/stats, /v2/models/{name}[/versions/{version}][/config|/stats]
+    inference.router,  # /v2/models/{name}[/versions/{version}]/infer
+    repository.router,  # /v2/repository/index, /v2/repository/models/{name}/load and …/unload
     metrics.router,  # /metrics
 )
 # Threads for questions about traffic, and as many for those that the history answers.

@@ -62,6 +62,18 @@ class NotFoundError(ServiceError):
     status = 404
 
 
+class UnloadedError(ServiceError):
+    """The model is on the shelf and was unloaded."""
+
+    status = 404
+
+
+class ControlError(ServiceError):
+    """The repository may not be controlled by requests."""
+
+    status = 503
+
+
 class HistoryUnavailableError(ServiceError):
     """The database does not answer."""
 

@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     max_versions: Annotated[int, Field(ge=1)] = 4
     """Versions kept loaded because a request named them, beside the one of each model that is served by default."""
 
+    model_control: Literal["none", "explicit"] = "explicit"
+    """Whether requests may load and unload models: `explicit`, or `none`, where they are refused."""
+
     access_log: bool = False
     """Whether to log a line for every request."""
 

@@ -8,7 +8,7 @@ from service.protocol.counts import BatchStatistics, Computation, ModelStatistic
 from service.runtime.model import LoadedModel
 
 
-class Request(NamedTuple):
+class Answered(NamedTuple):
     """One request that was answered; durations in nanoseconds."""
 
     images: int
@@ -26,7 +26,7 @@ class Tally:
         self._counts: dict[tuple[str, int], ModelStatistics] = {}
         self._lock = threading.Lock()
 
-    def succeeded(self, model: LoadedModel, request: Request) -> None:
+    def succeeded(self, model: LoadedModel, request: Answered) -> None:
         with self._lock:
             counts = self._of(model)
             counts.last_inference = time.time_ns() // 1_000_000
@@ -55,7 +55,7 @@ class Tally:
         return self._counts[name, version]
 
 
-def _add(computation: Computation, request: Request) -> None:
+def _add(computation: Computation, request: Answered) -> None:
     computation.compute_input.add(request.input)
     computation.compute_infer.add(request.infer)
     computation.compute_output.add(request.output)

@@ -113,6 +113,12 @@ class ModelMetadata(BaseModel):
     outputs: list[TensorMetadata]
 
 
+class ModelNames(BaseModel):
+    """Answer of `GET /v2/models`."""
+
+    models: list[str]
+
+
 class ServerMetadata(BaseModel):
     name: str
     version: str
@@ -134,6 +140,15 @@ class ModelReady(BaseModel):
 class IndexRequest(BaseModel):
     ready: bool = False
     """Whether to list only the versions that are loaded."""
+
+
+class ControlRequest(BaseModel):
+    """Body of `…/load` and `…/unload`."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    parameters: dict[str, Any] = {}
+    """`unload_dependents` is without effect here: no model depends on another."""
 
 
 class IndexEntry(BaseModel):

@@ -9,8 +9,19 @@ from service.protocol.envelope import ModelMetadata, ServerMetadata, TensorMetad
 PLATFORM = "onnxruntime_onnx"
 
 
+# Of the extensions that the protocol's clients know, those that are here.
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "statistics",
+)
+
+
 def server_metadata() -> ServerMetadata:
-    return ServerMetadata(name="reslens", version=service_version(), extensions=[])
+    return ServerMetadata(name="reslens", version=service_version(), extensions=list(EXTENSIONS))
 
 
 def model_metadata(manifest: ModelManifest, versions: Iterable[int]) -> ModelMetadata:

@@ -1,5 +1,6 @@
 """Classification of images, with a view into the layers."""
 
+import time
 from typing import Annotated, Any
 
 import orjson
@@ -8,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from models.manifest import ModelManifest
 from service.errors import ServiceError, error_response
+from service.monitor.tally import Answered
 from service.routes.answers import Classification
 from service.routes.context import Context, Here
 from service.routes.upload import Image, JsonUpload, Options, Upload, read_upload
@@ -60,12 +62,19 @@ async def _classify(here: Context, model: LoadedModel, upload: Upload) -> Respon
         # Here too, because the values of every channel are megabytes of JSON.
         return outcome, _respond(model, upload.images, outcome)
 
+    came = time.perf_counter_ns()
     outcome, response = await to_thread.run_sync(work, limiter=here.workers)
+    total = time.perf_counter_ns() - came
     name = model.manifest.name
     here.meters.decoded(name, outcome.decode_seconds)
     inferred = sum(isinstance(result, Verdict) for result in outcome.results)
     if inferred:
         here.meters.inferred(name, inferred, classifier.statistics, outcome.inference_seconds)
+        runs = -(-inferred // here.settings.max_batch)
+        decode_ns, infer_ns = round(outcome.decode_seconds * 1e9), round(outcome.inference_seconds * 1e9)
+        here.tally.succeeded(model, Answered(inferred, runs, total, decode_ns, infer_ns, output=0))
+    else:
+        here.tally.failed(model, total)
     here.meters.failed(name, len(outcome.results) - inferred)
     return response
 

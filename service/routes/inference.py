@@ -1,4 +1,4 @@
-"""The Open Inference Protocol V2: metadata of a model, and inference on tensors."""
+"""The Open Inference Protocol V2: inference on tensors."""
 
 import time
 from typing import Any
@@ -7,11 +7,10 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
 from service.compression import COMPRESSORS, WORTHWHILE_BYTES, asked
-from service.monitor import tally
+from service.monitor.tally import Answered
 from service.protocol.binary import HEADER
-from service.protocol.envelope import InferenceRequest, InferenceResponse, ModelMetadata
+from service.protocol.envelope import InferenceRequest, InferenceResponse
 from service.protocol.inference import Reply
-from service.protocol.metadata import model_metadata
 from service.routes.context import Here
 from service.runtime.inference import infer
 
@@ -36,17 +35,6 @@ BODY: dict[str, Any] = {
 ANSWER: dict[int | str, dict[str, Any]] = {200: {"model": InferenceResponse, "content": _BYTES}}
 
 
-@router.get("")
-@router.get("/versions/{version}")
-async def metadata(request: Request, here: Here, name: str, version: str | None = None) -> ModelMetadata:
-    """Inputs and outputs of a model. Its statistics outputs are listed at `/v1/models/{name}`."""
-    model = await here.model(request, name, version)
-    broken = {failure.version for failure in here.shelf.failures if failure.name == name}
-    return model_metadata(
-        model.manifest, [number for number in await here.shelf.versions(name) if number not in broken]
-    )
-
-
 @router.post("/infer", openapi_extra=BODY, responses=ANSWER)
 @router.post("/versions/{version}/infer", openapi_extra=BODY, responses=ANSWER)
 async def infer_tensors(request: Request, here: Here, name: str, version: str | None = None) -> Response:
@@ -67,7 +55,7 @@ async def infer_tensors(request: Request, here: Here, name: str, version: str | 
         response = _respond(answer.reply, encoding)
         total = time.perf_counter_ns() - came
         here.meters.inferred(name, answer.images, answer.statistics, answer.durations.infer / 1e9)
-        here.tally.succeeded(model, tally.Request(answer.images, 1, total, *answer.durations))
+        here.tally.succeeded(model, Answered(answer.images, 1, total, *answer.durations))
         return response
 
     try:

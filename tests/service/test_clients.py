@@ -1,10 +1,6 @@
 """Client libraries that other people wrote, unchanged, over a socket to a server process."""
 
 import asyncio
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +11,11 @@ from numpy.typing import NDArray
 
 from tests import bundles
 from tests.service.conftest import png
+from tests.service.processes import process
 
 http = pytest.importorskip("tritonclient.http", reason="has no wheel for this platform")
 aio = pytest.importorskip("tritonclient.http.aio")
 
-ROOT = Path(__file__).parents[2]
 Pixels = NDArray[np.uint8]
 Form = dict[str, str]
 NUMPY = {"FP32": np.float32, "FP16": np.float16, "UINT8": np.uint8}
@@ -28,24 +24,17 @@ FORMS.append({"request_compression_algorithm": "deflate", "response_compression_
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, tiny: bundles.Tiny) -> Iterator[str]:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shelf")
+
+
+@pytest.fixture(scope="module")
+def address(root: Path, tiny: bundles.Tiny) -> Iterator[str]:
     """Host and port of `python -m service` over `tiny` in two versions."""
-    root = tmp_path_factory.mktemp("shelf")
     bundles.publish(root, "tiny", bundles.Tiny.random(1))
     bundles.publish(root, "tiny", tiny)
-    settings = {"MODEL_REPOSITORY": root, "PORT": 0, "PROVIDER": "cpu", "HISTORY_URL": "", "MAX_BATCH": 4}
-    environment = {**os.environ, **{f"RESLENS_{name}": str(value) for name, value in settings.items()}}
-    command = [sys.executable, "-m", "service"]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                if found := re.search(r"http://([0-9.:]+)", line):
-                    yield found[1]
-                    break
-        finally:
-            process.terminate()
-            process.communicate(timeout=30)
+    with process(root, MAX_BATCH=4) as address:
+        yield address
 
 
 @pytest.fixture
@@ -68,7 +57,7 @@ def test_triton_reads_health_metadata_and_index(triton) -> None:
     assert triton.get_server_metadata()["name"] == "reslens"
     metadata = triton.get_model_metadata("tiny")
     assert metadata["inputs"] == [{"name": "images", "datatype": "FP32", "shape": [-1, 3, bundles.SIZE, bundles.SIZE]}]
-    assert {entry["name"] for entry in triton.get_model_repository_index()} == {"tiny"}
+    assert "tiny" in {entry["name"] for entry in triton.get_model_repository_index()}
 
 
 @pytest.mark.parametrize(
@@ -125,6 +114,41 @@ def test_triton_makes_bodies_to_be_sent_by_others(address: str, tiny: bundles.Ti
     np.testing.assert_allclose(answer.as_numpy("logits"), tiny.logits(pixels), rtol=1e-4, atol=1e-4)
 
 
+def test_triton_reads_configuration_and_counts(triton, pixels: Pixels) -> None:
+    config = triton.get_model_config("tiny")
+    assert (config["name"], config["max_batch_size"]) == ("tiny", 4)
+    assert config["input"] == [{"name": "images", "data_type": "TYPE_FP32", "dims": [3, bundles.SIZE, bundles.SIZE]}]
+    assert config["output"] == [{"name": "logits", "data_type": "TYPE_FP32", "dims": [len(bundles.LABELS)]}]
+    (before,) = triton.get_inference_statistics("tiny", "2")["model_stats"]
+    for _ in range(3):
+        triton.infer("tiny", given(pixels[:2], "UINT8"))
+    (after,) = triton.get_inference_statistics("tiny", "2")["model_stats"]
+    assert after["inference_count"] - before["inference_count"] == 6
+    assert after["execution_count"] - before["execution_count"] == 3
+    assert "tiny" in {entry["name"] for entry in triton.get_inference_statistics()["model_stats"]}
+
+
+def test_triton_loads_and_unloads(triton, root: Path, pixels: Pixels) -> None:
+    bundles.publish(root, "coming", bundles.Tiny.random(3))
+    triton.load_model("coming")
+    first = triton.infer("coming", given(pixels, "UINT8")).as_numpy("logits")
+    bundles.publish(root, "coming", bundles.Tiny.random(4))
+    triton.load_model("coming")
+    second = triton.infer("coming", given(pixels, "UINT8")).as_numpy("logits")
+    for seed, logits in ((3, first), (4, second)):
+        np.testing.assert_allclose(logits, bundles.Tiny.random(seed).logits(pixels), rtol=1e-4, atol=1e-4)
+    triton.unload_model("coming", unload_dependents=True)
+    assert not triton.is_model_ready("coming")
+    with pytest.raises(http.InferenceServerException, match=r"\[404\] model 'coming' was unloaded"):
+        triton.infer("coming", given(pixels, "UINT8"))
+    states = [entry["state"] for entry in triton.get_model_repository_index() if entry["name"] == "coming"]
+    assert states == ["UNAVAILABLE"] * 2
+    with pytest.raises(http.InferenceServerException, match="unknown model 'nope'"):
+        triton.load_model("nope")
+    with pytest.raises(http.InferenceServerException, match="parameters config are not possible"):
+        triton.load_model("tiny", config="{}")
+
+
 def test_triton_is_told_what_was_wrong(triton, pixels: Pixels) -> None:
     with pytest.raises(http.InferenceServerException, match=r"\[404\] unknown model 'nope'"):
         triton.infer("nope", given(pixels, "UINT8"))
@@ -141,6 +165,10 @@ def test_triton_with_asyncio(address: str, tiny: bundles.Tiny, pixels: Pixels, f
             assert await triton.is_model_ready("tiny")
             assert (await triton.get_model_metadata("tiny"))["name"] == "tiny"
             assert (await triton.get_server_metadata())["name"] == "reslens"
+            assert (await triton.get_model_config("tiny"))["max_batch_size"] == 4
+            assert (await triton.get_inference_statistics("tiny"))["model_stats"]
+            assert await triton.get_model_repository_index()
+            await triton.load_model("tiny")
             calls = [triton.infer("tiny", given(pixels[: 1 + n % 4], "UINT8"), **form) for n in range(20)]
             for n, answer in enumerate(await asyncio.gather(*calls)):
                 expected = tiny.logits(pixels[: 1 + n % 4])

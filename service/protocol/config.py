@@ -1,0 +1,61 @@
+"""The configuration of a model, as the protocol's clients read it: sizes without the batch, and its limit."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from models.manifest import ModelManifest, TensorSpec
+from service.protocol.metadata import PLATFORM
+
+
+class TensorConfig(BaseModel):
+    name: str
+    data_type: str
+    dims: list[int]
+    """Of one image."""
+
+
+class InstanceGroup(BaseModel):
+    name: str
+    kind: Literal["KIND_CPU", "KIND_GPU"]
+    count: int
+
+
+class ParameterValue(BaseModel):
+    string_value: str
+
+
+class ModelConfig(BaseModel):
+    """Answer of `GET /v2/models/{name}/config`."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    name: str
+    platform: str
+    backend: str
+    version_policy: dict[str, Any]
+    max_batch_size: int
+    """Most images in one request."""
+    input: list[TensorConfig]
+    output: list[TensorConfig]
+    instance_group: list[InstanceGroup]
+    parameters: dict[str, ParameterValue]
+
+
+def model_config(manifest: ModelManifest, max_batch: int, provider: str) -> ModelConfig:
+    group = InstanceGroup(name=f"{manifest.name}_0", kind="KIND_GPU" if "CUDA" in provider else "KIND_CPU", count=1)
+    return ModelConfig(
+        name=manifest.name,
+        platform=PLATFORM,
+        backend="onnxruntime",
+        version_policy={"latest": {"num_versions": 1}},
+        max_batch_size=max_batch,
+        input=[_tensor(spec) for spec in manifest.inputs],
+        output=[_tensor(spec) for spec in manifest.outputs],
+        instance_group=[group],
+        parameters={"execution_provider": ParameterValue(string_value=provider)},
+    )
+
+
+def _tensor(spec: TensorSpec) -> TensorConfig:
+    return TensorConfig(name=spec.name, data_type=f"TYPE_{spec.datatype}", dims=list(spec.shape[1:]))

@@ -1,0 +1,51 @@
+"""What the Open Inference Protocol V2 tells of models beside their answers: names, metadata, configuration, counts."""
+
+from fastapi import APIRouter, Request
+
+from service.protocol.config import ModelConfig, model_config
+from service.protocol.counts import StatisticsAnswer
+from service.protocol.envelope import ModelMetadata, ModelNames
+from service.protocol.metadata import model_metadata
+from service.routes.context import Here
+
+router = APIRouter(prefix="/v2/models", tags=["Open Inference Protocol"])
+
+
+@router.get("")
+async def names(here: Here) -> ModelNames:
+    """The names of the models that are served."""
+    return ModelNames(models=[model.manifest.name for model in here.shelf.served()])
+
+
+@router.get("/stats")
+async def all_statistics(here: Here) -> StatisticsAnswer:
+    """What every loaded version has done in this process: images, runs, and nanoseconds of each step."""
+    return StatisticsAnswer(model_stats=[here.tally.of(model) for model in here.shelf.loaded()])
+
+
+@router.get("/{name}")
+@router.get("/{name}/versions/{version}")
+async def metadata(request: Request, here: Here, name: str, version: str | None = None) -> ModelMetadata:
+    """Inputs and outputs of a model. Its statistics outputs are listed at `/v1/models/{name}`."""
+    model = await here.model(request, name, version)
+    broken = {failure.version for failure in here.shelf.failures if failure.name == name}
+    return model_metadata(
+        model.manifest, [number for number in await here.shelf.versions(name) if number not in broken]
+    )
+
+
+@router.get("/{name}/config")
+@router.get("/{name}/versions/{version}/config")
+async def config(request: Request, here: Here, name: str, version: str | None = None) -> ModelConfig:
+    """The shapes and types of one image's tensors, and how many images a request may have."""
+    model = await here.model(request, name, version)
+    return model_config(model.manifest, here.settings.max_batch, model.provider)
+
+
+@router.get("/{name}/stats")
+@router.get("/{name}/versions/{version}/stats")
+async def statistics(request: Request, here: Here, name: str, version: str | None = None) -> StatisticsAnswer:
+    """What one model has done in this process: all of its loaded versions, or the one that is named."""
+    model = await here.model(request, name, version)
+    asked = [model] if version else [loaded for loaded in here.shelf.loaded() if loaded.manifest.name == name]
+    return StatisticsAnswer(model_stats=[here.tally.of(model) for model in asked])
