@@ -24,26 +24,23 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 def decompress(content: bytes, encoding: str, limit: int) -> bytes:
     """The body that was compressed with `encoding`, a key of `WINDOWS`.
 
-    Never makes more than `limit` bytes and one: then raises `BodyTooLargeError`; for what is damaged or cut short,
-    `BadRequestError`.
+    Never makes more than `limit` bytes and one: then raises `BodyTooLargeError`; for what is damaged, cut short, or
+    followed by something else, `BadRequestError`.
     """
     window = WINDOWS[encoding]
     # Some clients send deflate without the head of zlib that belongs before it.
     if encoding == "deflate" and not _has_zlib_head(content):
         window = _RAW
-    whole = b""
+    stream = zlib.decompressobj(window)
     try:
-        while content:
-            stream = zlib.decompressobj(window)
-            whole += stream.decompress(content, limit + 1 - len(whole))
-            if len(whole) > limit:
-                raise BodyTooLargeError(f"the request body has more than {limit:,} bytes once it is decompressed")
-            if not stream.eof:
-                raise BadRequestError(f"the {encoding} body ends before its data does: send all of it")
-            # A gzip file may have several members.
-            content = stream.unused_data
+        whole = stream.decompress(content, limit + 1)
     except zlib.error as error:
         raise BadRequestError(f"the body is not {encoding}, as its Content-Encoding says: {error}") from error
+    if len(whole) > limit:
+        raise BodyTooLargeError(f"the request body has more than {limit:,} bytes once it is decompressed")
+    # Also of a gzip file's further members: each would copy all that follow it, and clients send one.
+    if not stream.eof or stream.unused_data:
+        raise BadRequestError(f"the {encoding} body does not end where its data does: send all of it, and only that")
     return whole
 
 

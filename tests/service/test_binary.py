@@ -264,7 +264,6 @@ COMPRESSORS = {
     "deflate": zlib.compress,
     # Not what the standard says, and what some clients send.
     "raw deflate": raw_deflate,
-    "gzip in two members": lambda content: gzip.compress(content[:9]) + gzip.compress(content[9:]),
 }
 
 
@@ -294,13 +293,19 @@ def test_a_body_that_is_too_long_once_decompressed(client: httpx.Client, name: s
     assert "more than 1,048,576 bytes" in said
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"text", gzip.compress(b"{}" * 99)[:-9], gzip.compress(b"{}") + b"x", b"\x1f"],
-    ids=["text", "truncated", "followed by more", "one byte"],  # bytes with the time in them would differ by process
-)
-def test_a_body_that_is_not_what_its_encoding_says(client: httpx.Client, content: bytes) -> None:
-    error(client.post(INFER, content=content, headers={"Content-Encoding": "gzip"}))
+DAMAGED = {
+    "empty": b"",
+    "text": b"text",
+    "one byte": b"\x1f",
+    "truncated": gzip.compress(b"{}" * 99)[:-9],
+    "followed by more": gzip.compress(b"{}") + b"x",
+    "many members": gzip.compress(b"") * 50_000,
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_body_that_is_not_what_its_encoding_says(client: httpx.Client, name: str) -> None:
+    error(client.post(INFER, content=DAMAGED[name], headers={"Content-Encoding": "gzip"}))
 
 
 def test_an_encoding_that_is_not_known(client: httpx.Client) -> None:
