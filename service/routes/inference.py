@@ -46,12 +46,11 @@ async def infer_tensors(request: Request, here: Here, name: str, version: str | 
     model = await here.model(request, name, version)
     encoding = asked(request.headers.get("accept-encoding", ""))
     lengths = request.headers.getlist(HEADER)
-    limits = here.settings.max_batch, here.settings.max_pixels
     observer = here.traffic.observer()
     came = time.perf_counter_ns()
 
     def work() -> Response:
-        answer = infer(model, body, lengths, *limits, observer)
+        answer = infer(model, body, lengths, here.settings.max_batch, here.settings.max_pixels, observer)
         response = _respond(answer.reply, encoding)
         total = time.perf_counter_ns() - came
         here.meters.inferred(name, answer.images, answer.statistics, answer.durations.infer / 1e9)

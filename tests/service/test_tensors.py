@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from service.errors import BadRequestError
+from service.protocol.binary import read_elements, write_elements
+from service.protocol.classification import ranked
+from service.protocol.inference import InferenceCall, Wanted, write_response
 from service.protocol.tensors import read_json_tensor, write_json_tensor
 
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=4, max_side=4)
@@ -52,3 +55,32 @@ def test_any_json_gives_a_tensor_or_a_bad_request(datatype: str, data: object) -
     except BadRequestError:
         return
     np.testing.assert_array_equal(tensor.ravel(), np.ravel(data).astype(np.float32))
+
+
+def test_half_precision_travels_as_bytes_alone() -> None:
+    values = {"logits": np.array([[1.5, np.inf]], np.float16)}
+    call = InferenceCall(None, [], (Wanted("logits", binary=True),))
+    body, length = write_response(call, "m", 1, "CPU", values, {})
+    (output,) = orjson.loads(body[:length])["outputs"]
+    assert (output["datatype"], output["shape"]) == ("FP16", [1, 2])
+    np.testing.assert_array_equal(np.frombuffer(body[length:], "<f2"), values["logits"][0])
+    with pytest.raises(BadRequestError, match="never travels as JSON"):
+        write_json_tensor("logits", values["logits"])
+
+
+@given(st.lists(st.text()))
+def test_every_string_survives_the_wire(strings: list[str]) -> None:
+    content = memoryview(write_elements(strings))
+    assert read_elements("x", len(strings), content) == [string.encode() for string in strings]
+
+
+@given(arrays.arrays(np.float32, st.tuples(st.integers(1, 3), st.integers(1, 5))), st.integers(1, 7), st.booleans())
+def test_the_largest_values_come_first(values: np.ndarray, count: int, labelled: bool) -> None:
+    labels = [f"class:{index}" for index in range(values.shape[1])] if labelled else []
+    shape, strings = ranked(values, labels, count)
+    expected = []
+    for row in values.tolist():
+        order = sorted(range(len(row)), key=lambda index: (row[index] != row[index], -row[index], index))[:count]
+        expected += [f"{row[index]:f}:{index}" + (f":class:{index}" if labelled else "") for index in order]
+    assert shape == (len(values), min(count, values.shape[1]))
+    assert strings == expected
