@@ -46,9 +46,9 @@ class LayerWindow(Part):
     maximum: float | None
     minimum: float | None
     """Null for activations that are never negative."""
-    never_fired: int
-    """Channels that were active in no image at all."""
-    rarely_fired: int
+    never_fired: int | None
+    """Channels that were active in no image at all; null where there was none."""
+    rarely_fired: int | None
     """Channels that were active in less than 1 % of the images, those included."""
     not_finite_channels: int
     """Channels that put out an infinity or a NaN in any image."""
@@ -169,8 +169,8 @@ class _Summariser:
             scalars=self._of[site.name],
             maximum=_number(window.maximum[columns].max()),
             minimum=None if signed is None else _number(window.minimum[signed].min()),
-            never_fired=int((fired == 0).sum()),
-            rarely_fired=int(((fired == 0) | (fired < RARELY * window.images)).sum()),
+            never_fired=int((fired == 0).sum()) if window.images else None,
+            rarely_fired=int(((fired == 0) | (fired < RARELY * window.images)).sum()) if window.images else None,
             not_finite_channels=int((not_finite > 0).sum()),
             not_finite_images=int(not_finite.max()),
             rank=_number(window.spreads[index].rank),
