@@ -45,7 +45,7 @@ async def load(request: Request, here: Here, name: str) -> IndexEntry:
     return IndexEntry(name=name, version=str(model.manifest.version), state="READY", reason="")
 
 
-@router.post("/models/{name}/unload")
+@router.post("/models/{name}/unload", response_class=Response)
 async def unload(request: Request, here: Here, name: str) -> Response:
     """Serve a model no longer, until it is loaded again. Requests that have begun are answered."""
     _check_control(here)

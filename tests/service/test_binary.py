@@ -93,6 +93,13 @@ def test_a_raw_tensor_of_another_size(client: httpx.Client) -> None:
     assert "192 (UINT8)" in error(post(client, bytes(191), {HEADER: "0"}))
 
 
+def test_a_body_in_chunks(client: httpx.Client, tiny: bundles.Tiny, pixels: Pixels) -> None:
+    body, headers = message(pixels.tobytes(), *pixels.shape, parameters=BINARY)
+    chunks = (body[start : start + 100] for start in range(0, len(body), 100))
+    _, contents = read(client.post(INFER, content=chunks, headers=headers))
+    close(np.frombuffer(contents["logits"], "<f4").reshape(4, 3), tiny.logits(pixels))
+
+
 # Encoded images
 
 

@@ -97,6 +97,12 @@ def test_triton_sends_encoded_images_and_reads_classes(triton, tiny: bundles.Tin
         assert float(value) == pytest.approx(logits.max(), abs=1e-3)
 
 
+def test_triton_may_send_parameters_that_mean_nothing_here(triton, tiny: bundles.Tiny, pixels: Pixels) -> None:
+    more = {"priority": 1, "timeout": 10_000_000, "sequence_id": 7, "sequence_start": True, "parameters": {"mine": 1}}
+    answer = triton.infer("tiny", given(pixels, "UINT8"), **more)
+    np.testing.assert_allclose(answer.as_numpy("logits"), tiny.logits(pixels), rtol=1e-4, atol=1e-4)
+
+
 def test_triton_infers_in_the_background(triton, tiny: bundles.Tiny, pixels: Pixels) -> None:
     waiting = [triton.async_infer("tiny", given(pixels[:1], "UINT8"), model_version=version) for version in ("1", "2")]
     first, second = (answer.get_result().as_numpy("logits") for answer in waiting)

@@ -83,13 +83,16 @@ def test_openapi_describes_every_path(client: httpx.Client) -> None:
         "/v2",
         "/v2/health/live",
         "/v2/health/ready",
-        "/v2/models/{name}",
-        "/v2/models/{name}/ready",
-        "/v2/models/{name}/infer",
-        "/v2/models/{name}/versions/{version}",
-        "/v2/models/{name}/versions/{version}/ready",
-        "/v2/models/{name}/versions/{version}/infer",
+        "/v2/models",
+        "/v2/models/stats",
+        *(
+            f"/v2/models/{{name}}{version}{part}"
+            for version in ("", "/versions/{version}")
+            for part in ("", "/ready", "/infer", "/config", "/stats")
+        ),
         "/v2/repository/index",
+        "/v2/repository/models/{name}/load",
+        "/v2/repository/models/{name}/unload",
         "/metrics",
     } == set(schema["paths"])
     for path, methods in schema["paths"].items():
