@@ -116,7 +116,7 @@ class ModelShelf:
         await to_thread.run_sync(self._repository.resolve, name)
         async with self._changes[name]:
             newest = await to_thread.run_sync(self._repository.resolve, name)
-            self._to_retry.update(entry for entry in self._failures if entry.name == name)
+            self._to_retry.add(newest)
             try:
                 model = await self._as_published(newest)
             except ModelUnavailableError:
@@ -204,6 +204,7 @@ class ModelShelf:
             raise
         # Whatever a broken bundle provokes, here or in ONNX Runtime, is a reason not to serve it, and nothing more.
         except Exception as error:
+            self._to_retry.discard(entry)
             if isinstance(error, SYSTEM_ERRORS) or isinstance(error.__cause__, SYSTEM_ERRORS):
                 self._to_retry.add(entry)
             self._failures[entry] = error.reason if isinstance(error, BrokenBundleError) else str(error) or repr(error)

@@ -120,6 +120,25 @@ def test_a_failed_version_is_not_tried_again(shelf: ModelShelf, loader: Counting
     assert loader.loaded == [5, 4]
 
 
+def test_a_failed_version_is_tried_again_by_a_load_alone(
+    shelf: ModelShelf, loader: CountingLoader, tmp_path: Path
+) -> None:
+    bundles.publish(tmp_path, "tiny", graph=b"broken")
+
+    async def scenario() -> None:
+        await shelf.load_all()
+        for _ in range(2):
+            with pytest.raises(ModelUnavailableError):
+                await shelf.load("tiny")
+            for _ in range(2):
+                with pytest.raises(ModelUnavailableError):
+                    await shelf.get("tiny", 5)
+        assert (await shelf.get("tiny")).manifest.version == 4
+
+    anyio.run(scenario)
+    assert loader.loaded == [5, 4, 5, 5]
+
+
 @pytest.mark.parametrize("error", [OSError("no space left"), MemoryError()])
 def test_what_the_system_refused_is_tried_again(tmp_path: Path, error: Exception) -> None:
     bundles.publish(tmp_path)
