@@ -10,11 +10,14 @@ from collections.abc import Sequence
 import uvicorn
 from pydantic import ValidationError
 
+from service import logs
 from service.app import create_app
 from service.commands import add
 from service.errors import StartupError, explain
 from service.routes.context import Context
 from service.settings import Settings
+
+logger = logging.getLogger("reslens")
 
 # How long requests may still run after SIGTERM.
 DRAIN_SECONDS = 30
@@ -32,7 +35,10 @@ class Server(uvicorn.Server):
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-            print(greeting(url, self._context), flush=True)
+            if self._context.settings.log_format == "json":
+                logger.info("listening", extra={"fields": summary(url, self._context)})
+            else:
+                print(greeting(url, self._context), flush=True)
 
 
 def greeting(url: str, context: Context) -> str:
@@ -52,6 +58,15 @@ def greeting(url: str, context: Context) -> str:
     else:
         lines.append(f"  no model to serve in {context.settings.model_repository}: publish one and start again")
     return "\n".join(lines)
+
+
+def summary(url: str, context: Context) -> dict[str, object]:
+    """The same for machines."""
+    return {
+        "url": url,
+        "serving": [f"{model.manifest.name} version {model.manifest.version}" for model in context.shelf.served()],
+        "failed": [failure._asdict() for failure in context.shelf.failures],
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,6 +94,7 @@ def serve() -> int:
     """Serve until told to stop; returns the exit code."""
     try:
         settings = Settings()
+        logs.configure(settings.log_format, settings.access_log)
         app = create_app(settings)
     except (StartupError, ValidationError) as error:
         print(f"error: {explain(error) if isinstance(error, ValidationError) else error}", file=sys.stderr)
@@ -87,8 +103,9 @@ def serve() -> int:
         app,
         host=settings.host,
         port=settings.port,
-        log_level="info" if settings.access_log else "warning",
-        access_log=settings.access_log,
+        log_config=None,
+        log_level="warning",
+        access_log=False,  # the service writes its own
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     server = Server(config, app.state.context)

@@ -21,7 +21,7 @@ from service.history.writer import HistoryWriter
 from service.monitor.buckets import SECONDS
 from service.monitor.collector import TrafficCollector
 from service.monitor.meters import Meters
-from service.monitor.requests import RequestTimer
+from service.monitor.requests import RequestObserver
 from service.monitor.tally import Tally
 from service.monitor.traffic import Traffic
 from service.monitor.webhook import Webhook
@@ -96,7 +96,7 @@ def create_app(settings: Settings, bucket_seconds: int = SECONDS) -> FastAPI:
     for kind in HANDLED:
         app.add_exception_handler(kind, answer)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, workers=context.workers)
-    app.add_middleware(RequestTimer, meters=context.meters)
+    app.add_middleware(RequestObserver, meters=context.meters, log=settings.access_log)
     return app
 
 

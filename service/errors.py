@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from models.repository import BrokenBundleError, UnknownModelError, UnknownVersionError, UnreadableModelError
+from service.logs import REQUEST_ID
 
 logger = logging.getLogger("reslens")
 
@@ -107,7 +108,9 @@ async def answer(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return error_response(error.status_code, _explain_http(request, error), error.headers)
     logger.error("request %s %s failed", request.method, request.url.path, exc_info=error)
-    return error_response(500, "internal error: the service has logged it; report it with the time of the request")
+    # Sent from outside of the middleware that would add the header.
+    headers = {"X-Request-Id": request.scope.get(REQUEST_ID, "")}
+    return error_response(500, "internal error: the service has logged it; report it with its X-Request-Id", headers)
 
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     access_log: bool = False
     """Whether to log a line for every request."""
 
+    log_format: Literal["text", "json"] = "text"
+    """Lines of the log: `text` on stderr, or `json`, one object a line, on stdout."""
+
     statistics_sample: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of requests whose layers are watched, whether or not they ask for statistics; 0 watches none."""
 
