@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+import threading
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from service.images import decode
 from tests import bundles
 from tests.service.conftest import png
 from tests.service.messages import HEADER, INFER, error, message, post, read
@@ -118,6 +120,23 @@ def test_encoded_images(
         response = client.post(INFER, json={"inputs": [given]})
     assert response.status_code == 200, response.text
     close(np.reshape(response.json()["outputs"][0]["data"], (4, 3)), tiny.logits(pixels))
+
+
+def test_images_are_decoded_beside_the_event_loop(
+    client: httpx.Client, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def noting(*arguments: Any) -> NDArray[np.uint8]:
+        threads.append(threading.current_thread().name)
+        return decode(*arguments)
+
+    monkeypatch.setattr("service.runtime.inference.decode", noting)
+    image = png(pixels[0])
+    response = post(client, *message(struct.pack("<I", len(image)) + image, 1, datatype="BYTES"))
+    assert response.status_code == 200
+    (name,) = threads
+    assert name.startswith("AnyIO worker thread")
 
 
 def test_an_image_that_cannot_be_used_is_named(client: httpx.Client, pixels: Pixels) -> None:

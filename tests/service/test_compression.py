@@ -1,6 +1,7 @@
 """Messages that are compressed, and answers for those who ask for it."""
 
 import gzip
+import threading
 import zlib
 
 import httpx
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from service.compression import decompress
 from tests import bundles
 from tests.service.conftest import png
 from tests.service.messages import INFER, error, message, post
@@ -39,6 +41,19 @@ def test_compressed_requests(client: httpx.Client, tiny: bundles.Tiny, pixels: P
     assert response.status_code == 200, response.text
     logits = np.reshape(response.json()["outputs"][0]["data"], (4, 3))
     np.testing.assert_allclose(logits, tiny.logits(pixels), rtol=1e-4, atol=1e-4)
+
+
+def test_bodies_are_decompressed_beside_the_event_loop(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def noting(content: bytes, encoding: str, limit: int) -> bytes:
+        threads.append(threading.current_thread().name)
+        return decompress(content, encoding, limit)
+
+    monkeypatch.setattr("service.body.decompress", noting)
+    client.post(INFER, content=gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"})
+    (name,) = threads
+    assert name.startswith("AnyIO worker thread")
 
 
 def test_compressed_images_can_be_classified(client: httpx.Client, pixels: Pixels) -> None:
