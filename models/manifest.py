@@ -110,6 +110,8 @@ class ActivationSite(Part):
     """Mean of the output for inputs from N(0, 1); None when there is no such number."""
     normal_variance: Annotated[FiniteFloat, Field(ge=0)] | None = None
     """Variance of the output for inputs from N(0, 1)."""
+    datatype: Literal["FP16", "FP32"] = "FP32"
+    """Of the tensor, in which the largest activation must have room."""
 
     @property
     def expected_mean_shift(self) -> float | None:

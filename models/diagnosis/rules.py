@@ -25,7 +25,7 @@ RULES: dict[str, Rule] = {
         magnitudes.not_finite, 1, "critical", False, "activations or logits are infinite or NaN in some image"
     ),
     "half_precision": Rule(
-        magnitudes.half_precision, 1, "critical", False, "the largest activation of an fp16 graph exceeds 8192"
+        magnitudes.half_precision, 1, "critical", False, "the largest activation of an fp16 layer exceeds 8192"
     ),
     "exploding": Rule(magnitudes.exploding, 100, "warning", True, "RMS above 4 times the baseline's"),
     "vanishing": Rule(magnitudes.vanishing, 100, "warning", True, "RMS below a quarter of the baseline's"),

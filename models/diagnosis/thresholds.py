@@ -42,7 +42,7 @@ class Thresholds(BaseModel):
     explosion: Annotated[float, Field(gt=1)] = 4.0
     """Times the baseline's RMS; its inverse is vanishing."""
     half_precision_maximum: Positive = 8192.0
-    """An activation beyond it in an fp16 graph is within three doublings of overflow."""
+    """An activation beyond it in an fp16 layer is within three doublings of overflow."""
     rank_loss: Share = 0.5
     """Of the baseline's effective rank."""
     residual_share: Positive = 0.05

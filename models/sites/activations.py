@@ -152,6 +152,7 @@ def _describe(graph: Graph, activation: Activation, name: str) -> ActivationSite
         # Unless it is known better.
         signed=True,
         saturation=None,
+        datatype="FP16" if graph.is_half(tensor) else "FP32",
     )
     if (meaning := activation.meaning) is None:
         return site

@@ -73,6 +73,10 @@ class Graph:
             return None
         return None if name in self._pooled or name in self._channels_last else sizes[1]
 
+    def is_half(self, name: str) -> bool:
+        """Whether a tensor is float16."""
+        return name in self._types and self._types[name][0] == TensorProto.FLOAT16
+
     def _follow(self) -> None:
         for node in self.nodes:
             data = [name for name in node.input if name and not self.is_constant(name)]

@@ -7,6 +7,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import NullPool
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
@@ -28,7 +29,9 @@ def open_engine(address: str) -> Engine:
     url = _read(address)
     backend = url.get_backend_name()
     if backend == SQLITE:
-        engine = create_engine(url, connect_args={"timeout": LOCK_SECONDS})
+        # A connection that is kept would go on writing to a file that was deleted or replaced meanwhile, unnoticed.
+        kept = {} if url.database in (None, "", ":memory:") else {"poolclass": NullPool}
+        engine = create_engine(url, connect_args={"timeout": LOCK_SECONDS}, **kept)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin)
         return engine

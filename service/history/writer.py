@@ -155,6 +155,8 @@ class HistoryWriter:
     def _failed(self, error: Exception) -> None:
         with self._changed:
             self._failures += 1
+        # The database may be another one when it is back, or an empty one.
+        self._prepared = False
         if not self._failing:
             # Once, not at every attempt: the counters say how long it lasts.
             place = without_password(self._store.engine)

@@ -255,7 +255,8 @@ def test_a_window_whose_images_were_not_judged_singly_says_so() -> None:
 
 
 def test_half_precision_is_about_to_overflow() -> None:
-    half = manifest().model_copy(update={"inputs": (manifest().inputs[0].model_copy(update={"datatype": "FP16"}),)})
+    halves = tuple(site.model_copy(update={"datatype": "FP16"}) for site in manifest().sites)
+    half = manifest().model_copy(update={"sites": halves})
     loud = replace(window(), maximum=window().maximum + 9000)
     found = of_rule(Diagnostician(half, baseline()).diagnose(loud), "half_precision")
     assert [finding.part for finding in found] == ["layer1.act1", "layer1.act2", "layer1.act3"]

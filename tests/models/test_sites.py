@@ -270,6 +270,8 @@ def test_half_precision_is_recognised() -> None:
     for name, value in {"root": math.sqrt(2), "one": 1.0, "half": 0.5}.items():
         model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float16), name))
     assert found(model) == [("gelu", "y")]
+    assert [site.datatype for site in find_sites(model)] == ["FP16"]
+    assert [site.datatype for site in find_sites(graph("y = Relu(x)"))] == ["FP32"]
 
 
 OWN = """<domain: "reslens", opset_import: ["" : 20]>

@@ -106,6 +106,23 @@ def test_a_full_disk_is_tried_again(store: HistoryStore, window: Window) -> None
     assert writer.counts.failures >= 1
 
 
+def test_a_file_that_was_deleted_is_made_again_and_never_written_to_unseen(
+    store: HistoryStore, file: Path, window: Window
+) -> None:
+    writer = writer_of(store)
+    first, *others = rows(window, 4)
+    writer.start()
+    writer.offer(first)
+    eventually(lambda: writer.counts.written == 1)
+    for path in file.parent.glob(f"{file.name}*"):
+        path.unlink()
+    for row in others:
+        writer.offer(row)
+    eventually(lambda: writer.counts.written == 4)
+    writer.close(5)
+    assert [row.start for row in store.read(KEY, 0)] == [row.start for row in others]
+
+
 def test_a_backlog_is_bounded_and_what_is_given_up_is_counted(tmp_path: Path, window: Window) -> None:
     (tmp_path / "taken").write_text("a file where a directory should be")
     store = HistoryStore(open_engine(f"sqlite:///{tmp_path / 'taken' / 'history.sqlite3'}"))
