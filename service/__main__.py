@@ -1,18 +1,18 @@
-"""`python -m service`: serve the models until SIGTERM or Ctrl-C; `python -m service add`: publish one."""
+"""`python -m service`: serve the models until SIGTERM or Ctrl-C; `add` publishes one, `key` makes a key."""
 
 import argparse
 import contextlib
 import logging
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import uvicorn
 from pydantic import ValidationError
 
 from service import logs
 from service.app import create_app
-from service.commands import add
+from service.commands import add, key
 from service.errors import StartupError, explain
 from service.routes.context import Context
 from service.settings import Settings
@@ -75,14 +75,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", title="instead of serving")
     add.configure(commands.add_parser("add", help="publish an ONNX file", description=add.__doc__))
+    key.configure(commands.add_parser("key", help="make an API key", description=key.__doc__))
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s: %(message)s")
-    return _add(chosen) if chosen.command == "add" else serve()
+    return _run(COMMANDS[chosen.command], chosen) if chosen.command else serve()
 
 
-def _add(arguments: argparse.Namespace) -> int:
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {"add": add.run, "key": key.run}
+
+
+def _run(command: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
     try:
-        add.run(arguments)
+        command(arguments)
     except (ValueError, OSError) as error:
         message = explain(error) if isinstance(error, ValidationError) else error
         print(f"error: {message}", file=sys.stderr)

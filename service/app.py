@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from models.diagnosis.thresholds import Thresholds
 from models.repository import Bundle, ModelRepository, RepositoryError
+from service.access.gate import Access, Gate
 from service.body import BodyLimit
 from service.errors import ServiceError, StartupError, answer
 from service.history.database import open_engine
@@ -71,6 +72,7 @@ def create_app(settings: Settings, bucket_seconds: int = SECONDS) -> FastAPI:
     Traffic is counted in buckets of `bucket_seconds`. Raises `StartupError` when the settings ask for what is not
     there.
     """
+    access = Access(settings)
     context = _context(settings, bucket_seconds)
 
     @asynccontextmanager
@@ -96,6 +98,7 @@ def create_app(settings: Settings, bucket_seconds: int = SECONDS) -> FastAPI:
     for kind in HANDLED:
         app.add_exception_handler(kind, answer)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, workers=context.workers)
+    app.add_middleware(Gate, access=access)
     app.add_middleware(RequestObserver, meters=context.meters, log=settings.access_log)
     return app
 

@@ -33,6 +33,28 @@ class BadRequestError(ServiceError):
     status = 400
 
 
+class UnauthorizedError(ServiceError):
+    """No key came, or one that is not known."""
+
+    status = 401
+
+
+class ForbiddenError(ServiceError):
+    """The key is known, and is not for this."""
+
+    status = 403
+
+
+class TooManyRequestsError(ServiceError):
+    """The caller asks too often; after `retry_after` seconds it may again."""
+
+    status = 429
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class BodyTooLargeError(ServiceError):
     status = 413
 

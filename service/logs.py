@@ -17,6 +17,8 @@ access = logging.getLogger("reslens.access")
 
 # The key in a request's scope under which its id lies.
 REQUEST_ID = "reslens.request_id"
+# …and under which the name of whose key came with it lies.
+CALLER = "reslens.caller"
 # What may stand in an id that a client chose: nothing that could end a line, a field or a header.
 _ID_CHARACTERS = (string.ascii_letters + string.digits + "-_.:/=+").encode()
 _ID_LENGTH = 128

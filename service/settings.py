@@ -56,6 +56,30 @@ class Settings(BaseSettings):
     model_control: Literal["none", "explicit"] = "explicit"
     """Whether requests may load and unload models: `explicit`, or `none`, where they are refused."""
 
+    inference_keys_file: Path | None = None
+    """File of the keys for inference and reading, each a line that `python -m service key` makes. Default: no key."""
+
+    inference_keys: str | None = None
+    """The same lines, separated by commas, instead of a file or beside it."""
+
+    control_keys_file: Path | None = None
+    """File of the keys for control: to load and unload models. Default: no key, if none is needed for inference."""
+
+    control_keys: str | None = None
+    """The same lines, separated by commas, instead of a file or beside it."""
+
+    open_health: bool = True
+    """Whether `/v2/health/…` answers without a key."""
+
+    open_metrics: bool = False
+    """Whether `/metrics` answers without a key where others need one."""
+
+    rate_limit: Annotated[float | None, Field(gt=0)] = None
+    """Requests a second of one key, or of one address where no key is needed. Default: any number."""
+
+    rate_burst: Annotated[int | None, Field(ge=1)] = None
+    """Requests that may come at once within that. Default: those of one second, and at least 1."""
+
     access_log: bool = False
     """Whether to log a line for every request."""
 

@@ -5,7 +5,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import CLIENT_LEFT
-from service.logs import CURRENT, REQUEST_ID, RequestIdentity, access
+from service.logs import CALLER, CURRENT, REQUEST_ID, RequestIdentity, access
 from service.monitor.meters import MODEL, Meters
 
 
@@ -64,4 +64,6 @@ def _log(scope: Scope, status: int, seconds: float) -> None:
     }
     if model := scope.get(MODEL):
         fields["model"] = model
+    if caller := scope.get(CALLER):
+        fields["caller"] = caller
     access.info("%s %s %d %.1f ms", fields["method"], path, status, seconds * 1e3, extra={"fields": fields})

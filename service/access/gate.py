@@ -1,0 +1,121 @@
+"""Lets requests in: by key, and not too many of one caller."""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.access.keys import Key, KeyRing, digest_of
+from service.access.purpose import Purpose, purpose_of
+from service.access.rates import Rates
+from service.errors import (
+    ForbiddenError,
+    ServiceError,
+    StartupError,
+    TooManyRequestsError,
+    UnauthorizedError,
+    error_response,
+)
+from service.logs import CALLER
+from service.settings import Settings
+
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="reslens"'}
+
+
+class Access:
+    """The keys for inference and for control, what is open without one, and the rates.
+
+    Where there are keys for inference, reading needs a key of either kind, and control one of its own: without any
+    it is refused. Raises `StartupError`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        try:
+            self._inference = _ring(settings.inference_keys, settings.inference_keys_file)
+            self._control = _ring(settings.control_keys, settings.control_keys_file)
+        except (OSError, ValueError) as error:
+            raise StartupError(f"keys cannot be read: {error}") from error
+        self._rates = Rates(settings.rate_limit, settings.rate_burst)
+        self._open: set[Purpose] = {"open"}
+        if settings.open_health:
+            self._open.add("health")
+        if settings.open_metrics:
+            self._open.add("metrics")
+
+    def admit(self, purpose: Purpose, secret: bytes | None, address: str) -> str | None:
+        """The name of the key's holder, None where no key is asked.
+
+        Raises `UnauthorizedError`, `ForbiddenError` or `TooManyRequestsError`.
+        """
+        if purpose in self._open:
+            return None
+        key = self._key(purpose, secret)
+        # An address cannot be mistaken for a name: names have no space.
+        wait = self._rates.wait(key.name, key.rate) if key else self._rates.wait(f"address {address}")
+        if wait:
+            raise TooManyRequestsError("too many requests: wait as long as Retry-After says", math.ceil(wait))
+        return key.name if key else None
+
+    def _key(self, purpose: Purpose, secret: bytes | None) -> Key | None:
+        asked = self._control if purpose == "control" else self._inference
+        if asked is None and self._inference is None:
+            return None
+        if secret is None:
+            raise UnauthorizedError("a key is needed: send `Authorization: Bearer <key>` or `X-API-Key: <key>`")
+        digest = digest_of(secret)
+        inference = self._inference.holder(digest) if self._inference else None
+        control = self._control.holder(digest) if self._control else None
+        if purpose != "control" and inference:
+            return inference
+        if purpose != "inference" and control:
+            return control
+        if not inference and not control:
+            raise UnauthorizedError("the key is not known: it is wrong, or was taken back")
+        if purpose == "inference":
+            raise ForbiddenError("this key is for control alone: use one for inference")
+        reason = "" if self._control else ", of which there are none: see RESLENS_CONTROL_KEYS_FILE"
+        raise ForbiddenError(f"this key is for inference alone: to change what is served use one for control{reason}")
+
+
+def _ring(given: str | None, file: Path | None) -> KeyRing | None:
+    """No ring if there is no setting; one without keys, which lets nobody in, if the setting is empty."""
+    return None if given is None and file is None else KeyRing(given or "", file)
+
+
+class Gate:
+    """ASGI middleware: a request that may not be made is refused before its body is read."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        address = (scope.get("client") or ("",))[0]
+        try:
+            purpose = purpose_of(scope["method"], scope["path"])
+            scope[CALLER] = self._access.admit(purpose, _secret(scope["headers"]), address)
+        except ServiceError as error:
+            await error_response(error.status, str(error), _headers(error))(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _headers(error: ServiceError) -> dict[str, str]:
+    if isinstance(error, TooManyRequestsError):
+        return {"Retry-After": str(error.retry_after)}
+    return CHALLENGE if isinstance(error, UnauthorizedError) else {}
+
+
+def _secret(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The key that came; the one in `Authorization` if there are two."""
+    secret = None
+    for name, value in headers:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            return value[7:].strip()
+        if name == b"x-api-key":
+            secret = value
+    return secret
