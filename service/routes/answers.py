@@ -183,8 +183,8 @@ class DiagnosisAnswer(Of):
     confirmed: list[Finding]
     """What `confirmations` of the last `confirmation_windows` windows agree on: what the promise of few false alarms is
     about."""
-    current: Diagnosis | None
-    """Of one window alone: the one that was asked for, else the last that is over; null when nothing was seen."""
+    current: Diagnosis
+    """Of one window alone: the one that was asked for, else the last that is over; of no image when nothing was seen."""
     window: str | None
     """The window asked for."""
     judged: list[JudgedWindow]

@@ -90,11 +90,12 @@ def _diagnosis(here: Context, model: LoadedModel, name: str | None) -> Diagnosis
     )
 
 
-def _current(here: Context, watch: Watch, name: str | None) -> Diagnosis | None:
-    if name is None:
-        return watch.judge.recent[-1].diagnosis if watch.judge.recent else None
-    seen = here.windows.seen(watch, name)
-    return watch.judge.diagnose(seen.span.window) if seen.span else None
+def _current(here: Context, watch: Watch, name: str | None) -> Diagnosis:
+    if name is None and (recent := watch.judge.recent):
+        return recent[-1].diagnosis
+    span = None if name is None else here.windows.seen(watch, name).span
+    # Nothing seen is too little for every rule, and each says so.
+    return watch.judge.diagnose(span.window if span else watch.reader.empty())
 
 
 def _baseline(model: LoadedModel) -> BaselineAnswer:

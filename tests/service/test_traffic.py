@@ -6,6 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
+from models.diagnosis.rules import RULES
 from models.statistics.archive import pack
 from service.routes.answers import BaselineAnswer, DiagnosisAnswer, StatisticsAnswer
 from tests import bundles
@@ -110,6 +111,17 @@ def test_unknown_models_and_versions(client: httpx.Client, path: str) -> None:
     assert client.get(f"/v1/models/absent/{path}").status_code == 404
     assert client.get(f"{MODEL}/{path}", params={"version": 99}).status_code == 404
     assert client.get(f"{MODEL}/{path}", params={"version": 0}).status_code == 422
+
+
+@pytest.mark.parametrize("asked", [{}, {"window": "5m"}])
+def test_without_traffic_every_rule_says_how_much_it_needs(tmp_path: Path, asked: dict[str, str]) -> None:
+    watched.publish(tmp_path)
+    with serving(tmp_path) as client:
+        found = DiagnosisAnswer.model_validate(client.get(f"{MODEL}/diagnosis", params=asked).json())
+    assert (found.confirmed, found.judged, found.current.images, found.current.findings) == ([], [], 0, [])
+    reasons = {missing.rule: missing.reason for missing in found.current.unjudged}
+    assert reasons.keys() == RULES.keys()
+    assert reasons["dead_channels"] == "not enough data: 0 of 3000 images"
 
 
 # Baselines
