@@ -184,7 +184,7 @@ class DiagnosisAnswer(Of):
     """What `confirmations` of the last `confirmation_windows` windows agree on: what the promise of few false alarms is
     about."""
     current: Diagnosis
-    """Of one window alone: the one that was asked for, else the last that is over; of no image when nothing was seen."""
+    """Of one window alone: the one asked for, else the last that is over; of 0 images when nothing was seen."""
     window: str | None
     """The window asked for."""
     judged: list[JudgedWindow]
