@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.diagnosis.case import Case
+from models.diagnosis.drift import drift
 from models.diagnosis.finding import Finding
 from models.statistics.spread import Spread
 
@@ -19,6 +20,9 @@ def low_rank(case: Case) -> Iterator[Finding]:
     The participation ratio r = (tr S)²/tr S² of n images is too small: for normal images 1/r = 1/R + 1/n, R that of
     infinitely many. Both sides are freed of 1/n. The quantile is that of `DRAWS` Wishart matrices with the baseline's
     covariance: images that are heavier-tailed than normal vary more, which the first condition has to bear.
+
+    Fewer classes span fewer directions, and the rank of the baseline with another class mix is not known: where the mix
+    has changed and the layer did not drift beyond it, a lost rank is information.
     """
     for site, now, before in case.layers():
         assert before is not None
@@ -33,14 +37,19 @@ def low_rank(case: Case) -> Iterator[Finding]:
         yield Finding(
             rule="low_rank",
             part=site.name,
-            severity="warning",
-            cause=f"{site.name}: the channels vary in {value:.1f} directions (baseline {known:.1f})",
+            severity="info" if _may_be_the_mix(case, site.name) else "warning",
+            cause=f"{site.name}: the channels vary in {value:.1f} directions (baseline {known:.1f})"
+            + (", class mix changed too, and cannot be told apart" if case.comparison.mix_changed else ""),
             value=value,
             baseline=known,
             interval=(float(interval[0]), float(interval[1])),
             images=case.images,
             evidence={"baseline_p1": low, "dimensions": len(now.spread.mean)},
         )
+
+
+def _may_be_the_mix(case: Case, part: str) -> bool:
+    return case.comparison.reweighted and all(finding.part != part for finding in drift(case))
 
 
 def _unbiased(rank: float, count: int) -> float:

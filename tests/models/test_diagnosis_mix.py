@@ -1,6 +1,6 @@
 """Class mix and drift are told apart, and findings are confirmed by several windows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -17,7 +17,7 @@ from models.manifest import BlockEnd
 from models.statistics.baseline import Baseline
 from models.statistics.window import Window, WindowReader
 from tests.models import graphs
-from tests.models.test_diagnosis import amplify, baseline, of_rule, reader, run, watch
+from tests.models.test_diagnosis import align, amplify, baseline, of_rule, reader, run, watch, window
 
 
 def drawn(shares: Sequence[float], size: int = 2000, seed: int = 0, changed: bool = False) -> Window:
@@ -67,6 +67,17 @@ def test_drift_beyond_the_class_mix_is_found_and_called_that() -> None:
     (mix,) = of_rule(diagnosis, "class_mix") or [None]
     if mix is not None:
         assert "it does not explain the drift of" in mix.cause or "too few images" in mix.cause
+
+
+@pytest.mark.parametrize(("shares", "severity"), [(usual, "warning"), (tilted, "info")])
+def test_a_rank_that_the_class_mix_may_have_cost_is_no_alarm(
+    shares: Callable[[], tuple[float, ...]], severity: str
+) -> None:
+    narrow = replace(drawn(shares()), spreads=window(2000, change=align).spreads)
+    diagnosis = watch().diagnose(narrow)
+    (finding,) = [found for found in of_rule(diagnosis, "low_rank") if found.part == "layer1.act2"]
+    assert finding.severity == severity
+    assert ("class mix changed" in finding.cause) == bool(of_rule(diagnosis, "class_mix"))
 
 
 def test_the_usual_mix_is_no_finding() -> None:
