@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from PIL import Image
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from models.diagnosis.thresholds import Thresholds
@@ -63,6 +64,17 @@ ROUTERS = (
 )
 # Threads for questions about traffic, and as many for those that the history answers.
 READERS = 2
+# What pages of other origins may send and see.
+CROSS_ORIGIN_HEADERS = (
+    "Authorization",
+    "Content-Encoding",
+    "Content-Type",
+    "Inference-Header-Content-Length",
+    "Traceparent",
+    "X-API-Key",
+    "X-Request-Id",
+)
+CROSS_ORIGIN_ANSWER_HEADERS = ("Inference-Header-Content-Length", "Retry-After", "X-Request-Id")
 HANDLED = (ServiceError, RepositoryError, RequestValidationError, HTTPException, ClientDisconnect, Exception)
 
 
@@ -99,6 +111,15 @@ def create_app(settings: Settings, bucket_seconds: int = SECONDS) -> FastAPI:
         app.add_exception_handler(kind, answer)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, workers=context.workers)
     app.add_middleware(Gate, access=access)
+    if settings.origins:
+        # Outside of the gate: what a browser asks beforehand comes without a key.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=CROSS_ORIGIN_HEADERS,
+            expose_headers=CROSS_ORIGIN_ANSWER_HEADERS,
+        )
     app.add_middleware(RequestObserver, meters=context.meters, log=settings.access_log)
     return app
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.shelf import SHIPPED_MODELS
@@ -68,6 +68,27 @@ class Settings(BaseSettings):
     control_keys: str | None = None
     """The same lines, separated by commas, instead of a file or beside it."""
 
+    tls_certificate: Path | None = None
+    """PEM file of the certificate and its chain, to serve https. Read again when it changes."""
+
+    tls_key: Path | None = None
+    """PEM file of its key, not encrypted. Default: it is in the same file."""
+
+    cors_origins: str = ""
+    """Origins whose pages may ask, `https://a.example,https://b.example`, or `*`. Default: none."""
+
+    max_header_bytes: Annotated[int, Field(ge=1024)] = 32768
+    """Longest head of a request: its path and headers."""
+
+    header_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """Time that the head of a request may take to arrive; then the connection is closed."""
+
+    announce_seconds: Annotated[float, Field(ge=0)] = 1.0
+    """Time after SIGTERM in which all is served as before, but `/v2/health/ready` says no. Then none is let in."""
+
+    drain_seconds: Annotated[int, Field(ge=1)] = 30
+    """Time that requests have to end after that; then they are cut off."""
+
     open_health: bool = True
     """Whether `/v2/health/…` answers without a key."""
 
@@ -112,6 +133,26 @@ class Settings(BaseSettings):
 
     webhook_secret: SecretStr | None = None
     """Key of the HMAC-SHA256 with which the messages of the webhook are signed."""
+
+    @model_validator(mode="after")
+    def _has_a_certificate(self) -> Self:
+        if self.tls_key and not self.tls_certificate:
+            raise ValueError("RESLENS_TLS_KEY needs RESLENS_TLS_CERTIFICATE too")
+        return self
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: str) -> str:
+        for origin in filter(None, (part.strip() for part in origins.split(","))):
+            scheme, _, host = origin.partition("://")
+            if origin != "*" and (scheme not in ("http", "https") or not host or "/" in host or "*" in host):
+                raise ValueError(f"{origin!r} is no origin: use https://host, https://host:port, or *")
+        return origins
+
+    @property
+    def origins(self) -> list[str]:
+        """Those of `cors_origins`."""
+        return [part.strip() for part in self.cors_origins.split(",") if part.strip()]
 
     @model_validator(mode="after")
     def _signs_messages(self) -> Self:

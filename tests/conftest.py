@@ -12,6 +12,8 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 # Tests leave nothing behind and watch nothing but what they say.
 os.environ["RESLENS_HISTORY_URL"] = ""
 os.environ["RESLENS_STATISTICS_SAMPLE"] = "0"
+# No load is balanced here: servers that are told to end need not wait.
+os.environ["RESLENS_ANNOUNCE_SECONDS"] = "0"
 # Tests send nothing anywhere.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 

@@ -1,7 +1,7 @@
 """What every route may use."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from anyio import CapacityLimiter
@@ -18,6 +18,13 @@ from service.runtime.shelf import ModelShelf
 from service.settings import Settings
 
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
+
+
+@dataclass
+class Lifetime:
+    """Whether the process has been told to end."""
+
+    ends: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class Context:
     """Threads that merge and diagnose what is in memory: however long that takes, no inference waits for it."""
     historians: CapacityLimiter
     """Threads that read the history: however long that takes, nothing else waits for it."""
+    lifetime: Lifetime = field(default_factory=Lifetime)
 
     async def model(self, request: Request, name: str, version: int | str | None = None) -> LoadedModel:
         """The model that a request names, noted in its scope for the metrics.

@@ -26,8 +26,8 @@ async def live(here: Here) -> Health:
 @router.head("/v2/health/ready", include_in_schema=False)
 @router.get("/v2/health/ready")
 async def ready(here: Here, response: Response) -> Health:
-    """200 when at least one model is served, else 503."""
-    health = Health(ready=bool(here.shelf.served()), live=True)
+    """200 when at least one model is served, else 503, also as soon as the process is told to end."""
+    health = Health(ready=bool(here.shelf.served()) and not here.lifetime.ends, live=True)
     response.status_code = 200 if health.ready else 503
     return health
 

@@ -1,0 +1,122 @@
+"""The server: what it listens with, what it says when it does, and how it ends."""
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.certificate import Certificate
+from service.connections import limited
+from service.routes.context import Context
+from service.settings import Settings
+
+logger = logging.getLogger("reslens")
+
+# Ticks of uvicorn's, of a tenth of a second, after which the certificate is looked at again.
+CERTIFICATE_TICKS = 20
+
+
+class Server(uvicorn.Server):
+    """Says where to look once it listens, and that it will end before it does.
+
+    Raises `StartupError` if the certificate cannot be used.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        self._context: Context = app.state.context
+        settings = self._context.settings
+        self._signals: list[int] = []
+        self._certificate = _certificate(settings)
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            http=limited(settings.max_header_bytes, settings.header_seconds),
+            log_config=None,
+            log_level="warning",
+            access_log=False,  # the service writes its own
+            timeout_graceful_shutdown=settings.drain_seconds,
+        )
+        config.load()
+        if self._certificate:
+            config.ssl = self._certificate.context
+        super().__init__(config)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._greet()
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._certificate and counter % CERTIFICATE_TICKS == 0:
+            self._certificate.refresh()
+        return await super().on_tick(counter)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._context.lifetime.ends = True
+        self._signals.append(sig)
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._announce()
+        await super().shutdown(sockets)
+
+    async def _announce(self) -> None:
+        """Serve on, but say that it will end: until then others may not have heard of it, and still send requests.
+
+        Not after Ctrl-C, nor after a second signal.
+        """
+        self._context.lifetime.ends = True
+        # Whoever keeps a connection is to make the next one elsewhere.
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        end = time.monotonic() + self._context.settings.announce_seconds
+        while time.monotonic() < end and self._signals == [signal.SIGTERM]:
+            await asyncio.sleep(0.05)
+
+    def _greet(self) -> None:
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        scheme = "https" if self._certificate else "http"
+        url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        if self._context.settings.log_format == "json":
+            logger.info("listening", extra={"fields": summary(url, self._context)})
+        else:
+            print(greeting(url, self._context), flush=True)
+
+
+def _certificate(settings: Settings) -> Certificate | None:
+    if settings.tls_certificate is None:
+        return None
+    return Certificate(settings.tls_certificate, settings.tls_key)
+
+
+def greeting(url: str, context: Context) -> str:
+    """What a person wants to know first: where, which models, and what to type."""
+    lines = ["", f"ResLens is at {url}   documentation: {url}/docs   metrics: {url}/metrics"]
+    for model in context.shelf.served():
+        weights, more = (size / 1e6 for size in model.memory)
+        lines.append(
+            f"  serving {model.manifest.name} version {model.manifest.version} on {model.provider}: "
+            f"{weights:.1f} MB of weights, {more:.1f} MB more for statistics"
+        )
+    for name, version, reason in context.shelf.failures:
+        lines.append(f"  NOT serving {name}{f' version {version}' if version else ''}: {reason}")
+    if served := context.shelf.served():
+        name = served[0].manifest.name
+        lines.append(f"  try: curl -F file=@photo.jpg '{url}/v1/models/{name}/classify?statistics=layers'")
+    else:
+        lines.append(f"  no model to serve in {context.settings.model_repository}: publish one and start again")
+    return "\n".join(lines)
+
+
+def summary(url: str, context: Context) -> dict[str, object]:
+    """The same for machines."""
+    return {
+        "url": url,
+        "serving": [f"{model.manifest.name} version {model.manifest.version}" for model in context.shelf.served()],
+        "failed": [failure._asdict() for failure in context.shelf.failures],
+    }
