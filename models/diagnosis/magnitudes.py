@@ -10,22 +10,25 @@ from models.diagnosis.intervals import Z, standard_errors, wilson
 
 
 def not_finite(case: Case) -> Iterator[Finding]:
-    """Images in which a channel put out an infinity or a NaN."""
+    """Images in which a channel put out an infinity or a NaN. What comes after one has them too: the first is named."""
+    first = ""
     for site in case.manifest.sites:
         missing = case.images - case.now[site.name].mean.count
         if hit := int(missing.max()):
-            yield _not_finite(case, site.name, hit, {"channels": listed(missing > 0)})
+            yield _not_finite(case, site.name, hit, first, {"channels": listed(missing > 0)})
+            first = first or site.name
     if hit := case.images - int(case.window.predicted.sum()):
-        yield _not_finite(case, PREDICTION, hit, {})
+        yield _not_finite(case, PREDICTION, hit, first, {})
 
 
-def _not_finite(case: Case, part: str, hit: int, evidence: dict[str, list[int]]) -> Finding:
+def _not_finite(case: Case, part: str, hit: int, first: str, evidence: dict[str, list[int]]) -> Finding:
     what = "the logits are" if part == PREDICTION else "activations are"
+    before = f", first in {first}" if first else ""
     return Finding(
         rule="not_finite",
         part=part,
         severity="critical",
-        cause=f"{part}: {what} infinite or NaN in {hit} of {plural(case.images, 'image')}",
+        cause=f"{part}: {what} infinite or NaN in {hit} of {plural(case.images, 'image')}{before}",
         value=hit / case.images,
         baseline=None if case.known is None else 0.0,
         interval=wilson(hit, case.images),
