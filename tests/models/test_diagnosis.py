@@ -218,7 +218,9 @@ def test_some_images_with_nan_are_counted_and_spoil_nothing_else() -> None:
     assert found["layer1.act1"].cause == "layer1.act1: activations are infinite or NaN in 30 of 3000 images"
     assert found["layer1.act3"].cause.endswith("are infinite or NaN in 30 of 3000 images, first in layer1.act1")
     assert found["layer1.act3"].value == pytest.approx(0.01)
-    assert found["prediction"].cause.startswith("prediction: the logits are infinite or NaN in 30 of 3000 images, first")
+    assert found["prediction"].cause.startswith(
+        "prediction: the logits are infinite or NaN in 30 of 3000 images, first"
+    )
 
 
 def test_the_order_and_split_of_a_window_do_not_matter() -> None:
