@@ -43,6 +43,11 @@ class Access:
         if settings.open_metrics:
             self._open.add("metrics")
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is anything to ask of a request."""
+        return bool(self._inference or self._control or self._rates.limited)
+
     def admit(self, purpose: Purpose, secret: bytes | None, address: str) -> str | None:
         """The name of the key's holder, None where no key is asked.
 

@@ -20,6 +20,11 @@ class Rates:
         self._clock = clock
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a rate for callers without one of their own."""
+        return self._rate is not None
+
     def wait(self, caller: str, rate: float | None = None) -> float:
         """Seconds until the caller may ask; 0 if now, and then it is counted. `rate` is the caller's own, if any."""
         rate = rate or self._rate

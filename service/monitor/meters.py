@@ -34,6 +34,8 @@ class Meters:
         self._request_seconds = self._histogram(
             "request_seconds", "From a request's headers to the end of its answer.", *labels
         )
+        # Looking series up by their labels takes longer than counting.
+        self._answers: dict[tuple[str, str, str, int], tuple[Counter, Histogram]] = {}
         self._decode_seconds = self._histogram(
             "decode_seconds", "Decoding and pre-processing of one request's images.", "model"
         )
@@ -80,9 +82,13 @@ class Meters:
     def answered(self, scope: Scope, status: int, seconds: float) -> None:
         self._in_flight.dec()
         method = scope["method"] if scope["method"] in METHODS else "other"
-        labels = (_route(scope), method, scope.get(MODEL, ""))
-        self._requests.labels(*labels, str(status)).inc()
-        self._request_seconds.labels(*labels).observe(seconds)
+        labels = (_route(scope), method, scope.get(MODEL, ""), status)
+        series = self._answers.get(labels)
+        if series is None:
+            requests = self._requests.labels(*labels[:3], str(status))
+            series = self._answers[labels] = (requests, self._request_seconds.labels(*labels[:3]))
+        series[0].inc()
+        series[1].observe(seconds)
 
     def exposition(self, served: Iterable[LoadedModel], failed: int) -> bytes:
         """The text that Prometheus scrapes."""
