@@ -41,7 +41,7 @@ class Connection(HttpToolsProtocol):
         too_long = self._head_bytes > self.max_head_bytes and self.app is not _too_long
         if too_long or self._unread > self.max_head_bytes:
             self._refuse()
-        elif self._in_head and self._deadline is None:
+        elif self._deadline is None and (self._in_head or self._is_idle()):
             self._deadline = self.loop.call_later(self.head_seconds, self.transport.close)
 
     def on_message_begin(self) -> None:
@@ -72,13 +72,17 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def _refuse(self) -> None:
-        if self._in_head and (self.cycle is None or self.cycle.response_complete):
+        if self._in_head and self._is_idle():
             body = b'{"error":"%s"}' % TOO_LONG.encode()
             self.transport.write(
                 b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
                 b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
             )
         self.transport.close()
+
+    def _is_idle(self) -> bool:
+        """Whether no request waits for its answer: what comes now is a head, or the rest of a body that was refused."""
+        return self.cycle is None or self.cycle.response_complete
 
     def _end_deadline(self) -> None:
         if self._deadline is not None:

@@ -99,6 +99,26 @@ def test_a_head_that_does_not_come_is_not_waited_for(connection: socket.socket, 
     assert answer.count(b"HTTP/1.1 200 ") == begin.count(b"\r\n\r\n")
 
 
+def test_empty_lines_keep_no_connection(connection: socket.socket) -> None:
+    connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: here\r\n\r\n")
+    assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    started = time.monotonic()
+    connection.sendall(b"\r\n")
+    assert received(connection) == b""
+    assert time.monotonic() - started < 4
+
+
+def test_a_body_that_was_refused_is_not_waited_for(connection: socket.socket) -> None:
+    connection.sendall(b"POST /v2/repository/index HTTP/1.1\r\nHost: here\r\nContent-Length: 1000000000\r\n\r\n")
+    assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+    started = time.monotonic()
+    with contextlib.suppress(ConnectionError):
+        while time.monotonic() - started < 10:
+            connection.sendall(b" ")
+            time.sleep(0.05)
+    assert time.monotonic() - started < 5
+
+
 def test_one_that_comes_slowly_is_not_waited_for_longer(connection: socket.socket) -> None:
     started = time.monotonic()
     with contextlib.suppress(ConnectionError):
