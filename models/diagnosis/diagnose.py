@@ -1,5 +1,6 @@
 """From a window of traffic to a diagnosis."""
 
+from collections.abc import Collection, Iterable
 from functools import cached_property
 
 from models.diagnosis.case import Case, layers_of
@@ -15,6 +16,11 @@ DEFAULTS = Thresholds()
 BASELINE_IMAGES = 200
 """Held-out images that a baseline must have before traffic is compared with it."""
 _GRAVITY = {"critical": 0, "warning": 1, "info": 2}
+
+
+def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
+    """In the order of severity, else as they come."""
+    return sorted(findings, key=lambda finding: _GRAVITY[finding.severity])
 
 
 class Diagnostician:
@@ -33,8 +39,8 @@ class Diagnostician:
         self._usable = baseline if baseline is not None and baseline.images >= BASELINE_IMAGES else None
         self._before = {} if self._usable is None else layers_of(self._usable.window, manifest)
 
-    def diagnose(self, window: Window) -> Diagnosis:
-        """Every finding of this window, the gravest first."""
+    def diagnose(self, window: Window, rules: Collection[str] = RULES) -> Diagnosis:
+        """Every finding of these rules in this window, the gravest first."""
         case = Case(
             manifest=self._manifest,
             window=window,
@@ -47,15 +53,13 @@ class Diagnostician:
         findings: list[Finding] = []
         unjudged = []
         for name, rule in RULES.items():
+            if name not in rules:
+                continue
             if missing := self._missing(name, window):
                 unjudged.append(missing)
             else:
                 findings += rule.judge(case)
-        return Diagnosis(
-            images=window.images,
-            findings=sorted(findings, key=lambda finding: _GRAVITY[finding.severity]),
-            unjudged=unjudged,
-        )
+        return Diagnosis(images=window.images, findings=gravest_first(findings), unjudged=unjudged)
 
     def needed(self, rule: str) -> int:
         """Images without which the rule is not applied."""

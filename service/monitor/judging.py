@@ -1,20 +1,29 @@
-"""Findings over time: each window is diagnosed once, when it is over."""
+"""Findings over time: each window is diagnosed once, when it is over.
+
+A rule that needs more images than came in one window looks at all that came since it last spoke, as far as they are
+kept. No image is judged twice by one rule, and where there is little traffic, what needs much speaks seldom, not never.
+"""
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
-from models.diagnosis.diagnose import Diagnostician
+from models.diagnosis.diagnose import Diagnostician, gravest_first
 from models.diagnosis.finding import Diagnosis, Finding
 from models.diagnosis.hysteresis import confirmed
+from models.diagnosis.rules import RULES
 from models.diagnosis.thresholds import Thresholds
 from models.manifest import ModelManifest
 from models.statistics.baseline import Baseline
 from models.statistics.window import Window
 from service.monitor.buckets import Span
 
-# More than agree: a rule that could not be judged in some windows looks further back.
-KEPT = 12
+# More than agree: a rule that speaks once an hour looks back over five hours of windows of five minutes.
+KEPT = 72
+
+Since = Callable[[int], Span | None]
+"""All traffic from a time to the end of the window that is judged."""
 
 
 class Judgement(NamedTuple):
@@ -33,6 +42,8 @@ class Judge:
         self._diagnostician = Diagnostician(manifest, baseline, thresholds)
         self._recent: deque[Judgement] = deque(maxlen=KEPT)
         self._reported: set[tuple[str, str]] = set()
+        self._spoke: dict[str, int] = {}
+        """By rule, the end of the last window that it judged."""
         self._one_at_a_time = threading.Lock()
 
     @property
@@ -51,15 +62,38 @@ class Judge:
         with self._one_at_a_time:
             return self._diagnostician.diagnose(window)
 
-    def judge(self, span: Span) -> list[Finding]:
+    def judge(self, span: Span, since: Since | None = None) -> list[Finding]:
         """Diagnose the next window and remember it; returns the critical findings that are confirmed only now.
 
         A finding that went away is new when it comes back.
         """
-        self._recent.append(Judgement(span.start, span.end, self.diagnose(span.window)))
+        diagnosis = self.diagnose(span.window)
+        if since is not None:
+            diagnosis = self._with_longer_windows(diagnosis, since)
+        unjudged = {missing.rule for missing in diagnosis.unjudged}
+        self._spoke |= {rule: span.end for rule in RULES if rule not in unjudged}
+        self._recent.append(Judgement(span.start, span.end, diagnosis))
         critical = {
             (finding.rule, finding.part): finding for finding in self.confirmed if finding.severity == "critical"
         }
         new = [finding for key, finding in critical.items() if key not in self._reported]
         self._reported = set(critical)
         return new
+
+    def _with_longer_windows(self, diagnosis: Diagnosis, since: Since) -> Diagnosis:
+        """The same, but rules that lack images judged by what came since they last spoke."""
+        rules: dict[int, list[str]] = {}
+        for missing in diagnosis.unjudged:
+            if missing.images < missing.needed:
+                rules.setdefault(self._spoke.get(missing.rule, 0), []).append(missing.rule)
+        findings = list(diagnosis.findings)
+        unjudged = {missing.rule: missing for missing in diagnosis.unjudged}
+        for start, names in rules.items():
+            if (span := since(start)) is None:
+                continue
+            with self._one_at_a_time:
+                longer = self._diagnostician.diagnose(span.window, names)
+            findings += longer.findings
+            unjudged = {rule: missing for rule, missing in unjudged.items() if rule not in names}
+            unjudged |= {missing.rule: missing for missing in longer.unjudged}
+        return Diagnosis(images=diagnosis.images, findings=gravest_first(findings), unjudged=list(unjudged.values()))

@@ -37,7 +37,7 @@ class Watch:
             return []
         self._judged_until = end
         span = self.buckets.between(end - self._diagnosis_seconds, end)
-        return self.judge.judge(span) if span else []
+        return self.judge.judge(span, lambda start: self.buckets.between(start, end)) if span else []
 
 
 def key_of(model: LoadedModel) -> Key:

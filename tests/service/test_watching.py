@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from models.diagnosis.thresholds import Thresholds
-from models.statistics.window import Window
+from models.repository import ModelRepository
+from models.statistics.window import Window, WindowReader
 from service.history.database import open_engine
 from service.history.retention import Retention
 from service.history.store import HistoryStore
@@ -14,8 +15,9 @@ from service.history.writer import HistoryWriter
 from service.monitor.meters import Meters
 from service.monitor.sampling import Sampling
 from service.monitor.traffic import Traffic
-from service.monitor.watch import key_of
+from service.monitor.watch import Watch, key_of
 from service.runtime.model import LoadedModel
+from service.runtime.provider import CPU
 from tests.service import watched
 from tests.service.conftest import eventually
 from tests.service.test_metrics import value
@@ -87,3 +89,40 @@ def test_samples_that_are_dropped_are_counted(model: LoadedModel) -> None:
 
 def test_whoever_is_not_drawn_is_not_watched() -> None:
     assert Traffic(Meters(), 0.0, THRESHOLDS).observer() is None
+
+
+def test_a_rule_that_lacks_images_waits_for_more_and_no_image_counts_twice(tmp_path: Path) -> None:
+    watched.publish(tmp_path)
+    model = LoadedModel(ModelRepository(tmp_path).open("tiny"), CPU, threads=1)
+    watch = Watch(model, 60, 60, Thresholds(window_seconds=60))
+    reader, hour = WindowReader(model.manifest), 3600
+    lacking = []
+    for minute in range(6):
+        window = reader.of(watched.outputs(model, watched.images(80, seed=minute)))
+        watch.buckets.add(window, hour + 60 * minute + 1)
+        watch.buckets.close_before(hour + 60 * minute + 60)
+        watch.judge_due(hour + 60 * minute + 60)
+        diagnosis = watch.judge.recent[-1].diagnosis
+        assert diagnosis.images == 80
+        lacking.append({missing.rule: (missing.images, missing.needed) for missing in diagnosis.unjudged})
+    # 200 images are there at the end of the third minute, and again at the end of the sixth.
+    assert [found.get("drift") for found in lacking] == [(80, 200), (160, 200), None] * 2
+    # 100 at the end of every second.
+    assert [found.get("exploding") for found in lacking] == [(80, 100), None] * 3
+    assert [found.get("not_finite") for found in lacking] == [None] * 6
+    assert [found["dead_channels"] for found in lacking] == [(80 * minute, 3000) for minute in range(1, 7)]
+
+
+def test_a_fault_of_little_traffic_is_found(tmp_path: Path) -> None:
+    watched.publish(tmp_path)
+    model = LoadedModel(ModelRepository(tmp_path).open("tiny"), CPU, threads=1)
+    watch = Watch(model, 60, 60, Thresholds(window_seconds=60))
+    reader = WindowReader(model.manifest)
+    for minute in range(9):
+        dark = watched.images(80, seed=minute) // 8
+        watch.buckets.add(reader.of(watched.outputs(model, dark)), 60 * minute + 1)
+        watch.buckets.close_before(60 * minute + 60)
+        watch.judge_due(60 * minute + 60)
+    drift = [finding for finding in watch.judge.confirmed if finding.rule == "drift"]
+    assert drift
+    assert {finding.images for finding in drift} == {240}

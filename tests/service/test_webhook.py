@@ -175,7 +175,7 @@ def test_a_finding_is_new_when_it_is_confirmed_and_again_after_it_went_away() ->
     assert [[found.rule for found in new] for new in told] == [
         [], [], ["dead_channels"], [], [], ["drift"], [], [], [], [], [], [], [], ["dead_channels"],
     ]  # fmt: skip
-    assert [judgement.end for judgement in judge.recent] == [60 * index + 60 for index in range(2, 14)]
+    assert [judgement.end for judgement in judge.recent] == [60 * index + 60 for index in range(len(script))]
 
 
 def test_activations_that_overflow_in_live_traffic_are_reported(receiver: Receiver, tmp_path: Path) -> None:
