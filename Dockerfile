@@ -30,6 +30,8 @@ COPY models/store /models
 # The history of live traffic: of the user who writes it, in a volume of its own.
 RUN install -d -o 10001 -g 10001 /data
 VOLUME /data
+# It listens to everyone and asks for no key until it is told to: so nobody loads or unloads until that is allowed.
+ENV RESLENS_MODEL_CONTROL=none
 ENV HOST=0.0.0.0 PORT=8000 RESLENS_MODEL_REPOSITORY=/models RESLENS_DATA_DIRECTORY=/data PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1 PATH=/opt/reslens/bin:$PATH
 USER 10001
 WORKDIR /
