@@ -11,7 +11,7 @@ from models.diagnosis.intervals import of_mean, wilson
 
 
 def drift(case: Case) -> Iterator[Finding]:
-    """Parts of the network with a family-wise significant deviation that is also large.
+    """Parts of the network with a family-wise significant deviation that is also large, the largest effect first.
 
     Large is a Wasserstein distance of `drift_effect` σ, or a shift of `channel_effect` σ in `channel_share` of the
     layer's channels. Where the class mix has changed, the reference is the baseline weighted to that mix, and the
@@ -20,6 +20,7 @@ def drift(case: Case) -> Iterator[Finding]:
     seen = case.comparison
     significant = seen.significant
     names = case.tests.names[: len(significant)]
+    found: list[tuple[float, Finding]] = []
     for part in dict.fromkeys(name.part for name in names):
         of_part = np.array([name.part == part for name in names])
         moved = _moved_channels(case, part)
@@ -27,7 +28,10 @@ def drift(case: Case) -> Iterator[Finding]:
         large = seen.distances >= case.thresholds.drift_effect
         drifted = np.flatnonzero(of_part & significant & (large | wide))
         if len(drifted):
-            yield _drifted(case, int(drifted[seen.distances[drifted].argmax()]), len(drifted), moved)
+            most = int(drifted[seen.distances[drifted].argmax()])
+            found.append((float(seen.distances[most]), _drifted(case, most, len(drifted), moved)))
+    for _, finding in sorted(found, key=lambda pair: -pair[0]):
+        yield finding
 
 
 def class_mix(case: Case) -> Iterator[Finding]:

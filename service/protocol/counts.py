@@ -57,7 +57,7 @@ class ModelStatistics(BaseModel):
     """By number of images, smallest first."""
 
 
-class StatisticsAnswer(BaseModel):
+class RequestCounts(BaseModel):
     """Answer of `GET /v2/models/stats` and of those below a model."""
 
     model_config = ConfigDict(protected_namespaces=())

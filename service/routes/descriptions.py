@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 
 from service.protocol.config import ModelConfig, model_config
-from service.protocol.counts import StatisticsAnswer
+from service.protocol.counts import RequestCounts
 from service.protocol.envelope import ModelMetadata, ModelNames
 from service.protocol.metadata import model_metadata
 from service.routes.context import Here
@@ -18,9 +18,9 @@ async def names(here: Here) -> ModelNames:
 
 
 @router.get("/stats")
-async def all_statistics(here: Here) -> StatisticsAnswer:
+async def all_statistics(here: Here) -> RequestCounts:
     """What every loaded version has done in this process: images, runs, and nanoseconds of each step."""
-    return StatisticsAnswer(model_stats=[here.tally.of(model) for model in here.shelf.loaded()])
+    return RequestCounts(model_stats=[here.tally.of(model) for model in here.shelf.loaded()])
 
 
 @router.get("/{name}")
@@ -44,8 +44,8 @@ async def config(request: Request, here: Here, name: str, version: str | None = 
 
 @router.get("/{name}/stats")
 @router.get("/{name}/versions/{version}/stats")
-async def statistics(request: Request, here: Here, name: str, version: str | None = None) -> StatisticsAnswer:
+async def statistics(request: Request, here: Here, name: str, version: str | None = None) -> RequestCounts:
     """What one model has done in this process: all of its loaded versions, or the one that is named."""
     model = await here.model(request, name, version)
     asked = [model] if version else [loaded for loaded in here.shelf.loaded() if loaded.manifest.name == name]
-    return StatisticsAnswer(model_stats=[here.tally.of(model) for model in asked])
+    return RequestCounts(model_stats=[here.tally.of(model) for model in asked])
