@@ -133,7 +133,7 @@ def _sampled(case: Case, arms: Mapping[str, Arm]) -> Iterator[Row]:
             "plain again": _timed(requests(arms["plain"]), feed),
             f"sampled at 1/{period}": _timed(requests(arms[LAYERS]), feed),
         }
-        measured = interleave(timed, max(case.rounds // period, FEWEST_ROUNDS))
+        measured = interleave(timed, max(case.rounds // 10, FEWEST_ROUNDS))
         for name, times in list(measured.items())[1:]:
             yield _row(case, 1, name, times / period, measured["plain"] / period, f"plain, {period} requests")
 
