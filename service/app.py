@@ -135,7 +135,7 @@ def _context(settings: Settings, bucket_seconds: int) -> Context:
     traffic = _traffic(settings, meters, store, bucket_seconds)
 
     def load(bundle: Bundle) -> LoadedModel:
-        return LoadedModel(bundle, provider, threads)
+        return LoadedModel(bundle, provider, threads, settings.max_batch)
 
     return Context(
         settings=settings,

@@ -79,6 +79,12 @@ class ModelFaultError(ServiceError):
     status = 500
 
 
+class DeviceMemoryError(ModelFaultError):
+    """The device had no memory for the batch; the model is as usable as before."""
+
+    status = 503
+
+
 class NotFoundError(ServiceError):
     """A part of a model, or something of it, that is not there; the message lists what is."""
 

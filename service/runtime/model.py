@@ -1,6 +1,7 @@
 """A model that is ready to answer: verified, loaded, warmed up."""
 
 import contextlib
+import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -28,8 +29,11 @@ Tensors = Mapping[str, NDArray[np.float32]]
 DATATYPES = {"tensor(float)": "FP32", "tensor(float16)": "FP16", "tensor(uint8)": "UINT8"}
 # The bodies of activations that are made for a provider.
 OVERLOADS = {CPU: "cpu", CUDA: "cuda"}
-# Batch sizes of the warm-up; two of them, so that a batch size frozen into the graph is found out.
-WARM_UP_BATCHES = (1, 2)
+# Batch sizes of the warm-up on the CPU, which chooses nothing by size: two, so that a batch size frozen into the graph
+# is found out.
+CPU_BUCKETS = (1, 2)
+# Runs of one image that are timed, after the warm-up.
+TIMED_RUNS = 5
 # Both sessions run the same kernels on the same weights. On the CPU their logits were bit-identical in every model
 # tried; the bound leaves room for another algorithm being chosen on a GPU.
 PARITY = 1e-4
@@ -50,7 +54,7 @@ class LoadedModel:
     Safe to call from several threads. Raises from the constructor whatever is wrong with the model.
     """
 
-    def __init__(self, bundle: Bundle, provider: str, threads: int) -> None:
+    def __init__(self, bundle: Bundle, provider: str, threads: int, max_batch: int = 2) -> None:
         started = time.perf_counter()
         self.manifest: ModelManifest = bundle.manifest
         self.reader = StatisticsReader(bundle.manifest)
@@ -70,8 +74,12 @@ class LoadedModel:
         weights = self._sessions.weight_bytes
         self._instrumented = self._open_instrumented(graph)
         self.memory = Memory(weights, self._sessions.weight_bytes - weights)
-        for batch in WARM_UP_BATCHES:
+        self.buckets = CPU_BUCKETS if provider == CPU else tuple(buckets(max_batch))
+        """Batch sizes that were run at load, smallest first."""
+        for batch in self.buckets:
             self._warm_up(batch)
+        self.run_seconds = self._time_one_image()
+        """Seconds of a plain run of one image; the median of a few."""
         self.load_seconds = time.perf_counter() - started
 
     @property
@@ -113,11 +121,22 @@ class LoadedModel:
                 return CompiledStatistics(self._sessions, graph, self.manifest)
         return self._sessions.open(instrument(graph, self.manifest).SerializeToString())
 
+    def _noise(self, batch: int) -> NDArray[np.float32]:
+        shape = (batch, *self.manifest.inputs[0].shape[1:])
+        pixels = np.random.default_rng(batch).integers(0, 256, shape, np.uint8)
+        return pixels_to_tensor(pixels, self.manifest.preprocessing)
+
+    def _time_one_image(self) -> float:
+        tensor = self._noise(1)
+        seconds = []
+        for _ in range(TIMED_RUNS):
+            started = time.perf_counter()
+            self.run(tensor, self.output_names)
+            seconds.append(time.perf_counter() - started)
+        return statistics.median(seconds)
+
     def _warm_up(self, batch: int) -> None:
-        spec = self.manifest.inputs[0]
-        generator = np.random.default_rng(batch)
-        pixels = generator.integers(0, 256, (batch, *spec.shape[1:]), np.uint8)
-        tensor = pixels_to_tensor(pixels, self.manifest.preprocessing)
+        tensor = self._noise(batch)
         plain = self.run(tensor, self.output_names)
         instrumented = self.run(tensor, self.output_names + self.statistics_names)
         for output in (*self.manifest.outputs, *self.statistics):
@@ -134,6 +153,15 @@ class LoadedModel:
                 difference = float(np.abs(plain[name] - instrumented[name]).max())
                 raise ValueError(f"output {name!r} changes by {difference:g} when statistics are computed beside it")
         self.reader.image(instrumented, batch - 1, channels=True)
+
+
+def buckets(max_batch: int) -> Iterator[int]:
+    """1, 2, 4, 8, …, and `max_batch` last."""
+    size = 1
+    while size < max_batch:
+        yield size
+        size *= 2
+    yield max_batch
 
 
 def _check_manifest(manifest: ModelManifest) -> None:
