@@ -1,6 +1,7 @@
 """Connections, with limits on the head of a request: how long it may be, and how long it may take."""
 
 from asyncio import TimerHandle, Transport
+from functools import partial
 from typing import ClassVar
 
 from starlette.types import Receive, Scope, Send
@@ -8,6 +9,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import error_response
 
+# The key in a request's scope under which lies a function without arguments: whether its client has left.
+GONE = "reslens.gone"
 TOO_LONG = "the headers of the request are too long: send fewer or shorter ones"
 
 
@@ -62,6 +65,8 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes + len(self.url) > self.max_head_bytes:
             self.app = _too_long  # for the rest of this connection, which is short
         super().on_headers_complete()
+        # What is made of the request may ask without waiting for a message.
+        self.scope[GONE] = partial(getattr, self.cycle, "disconnected")  # type: ignore[literal-required]
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0

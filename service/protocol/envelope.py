@@ -10,6 +10,8 @@ from service.errors import BadRequestError
 Count = Annotated[int, Strict(), Field(ge=0)]
 Flag = Annotated[bool, Strict()]
 
+# Of what has a size: others are told the same.
+MAX_INTEGER = 2**63 - 1
 # More objects than any request of the protocol has, parameters included.
 MAX_OBJECTS = 1000
 
@@ -40,6 +42,10 @@ class RequestParameters(BaseModel):
 
     binary_data_output: Flag = False
     """Whether outputs come as bytes behind the JSON."""
+    priority: Annotated[Count, Field(le=MAX_INTEGER)] = 0
+    """1 is the highest; 0 stands for the default."""
+    timeout: Annotated[Count, Field(le=MAX_INTEGER)] = 0
+    """Microseconds after which the answer is of no use any more; 0 for none."""
 
 
 class InputTensor(BaseModel):

@@ -44,6 +44,10 @@ class InferenceCall(NamedTuple):
     input: Pixels | list[bytes]
     """A tensor of pixel values, or encoded images."""
     wanted: tuple[Wanted, ...]
+    priority: int = 0
+    """1 is the highest; 0 stands for the default."""
+    timeout_us: int | None = None
+    """Microseconds after which nobody waits for the answer."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -85,7 +89,8 @@ def read_request(
     binary.finish()
     all_binary = request.parameters.binary_data_output
     wanted = _read_outputs(request.outputs, (*default_outputs, *other_outputs), all_binary)
-    return InferenceCall(request.id, tensor, wanted or tuple(Wanted(name, all_binary) for name in default_outputs))
+    wanted = wanted or tuple(Wanted(name, all_binary) for name in default_outputs)
+    return InferenceCall(request.id, tensor, wanted, request.parameters.priority, request.parameters.timeout or None)
 
 
 def write_response(

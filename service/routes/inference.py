@@ -12,9 +12,10 @@ from service.protocol.binary import HEADER
 from service.protocol.envelope import InferenceRequest, InferenceResponse
 from service.protocol.inference import Reply
 from service.routes.context import Here
+from service.routes.route import DirectRoute
 from service.runtime.inference import infer
 
-router = APIRouter(prefix="/v2/models/{name}", tags=["Open Inference Protocol"])
+router = APIRouter(prefix="/v2/models/{name}", tags=["Open Inference Protocol"], route_class=DirectRoute)
 
 _BYTES: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 # The body is read as it comes, because the protocol's clients send no Content-Type; this is its documentation.
