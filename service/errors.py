@@ -141,6 +141,12 @@ async def answer(request: Request, error: Exception) -> Response:
     return error_response(500, "internal error: the service has logged it; report it with its X-Request-Id", headers)
 
 
+def describe(error: Exception) -> tuple[int, str, int | None]:
+    """Status, text, and seconds to wait if any, of an error that is told to another process of the service."""
+    status = error.status if isinstance(error, ServiceError) else STATUS_OF_REPOSITORY_ERRORS.get(type(error), 500)
+    return status, str(error) or repr(error), getattr(error, "retry_after", None)
+
+
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     return Response(orjson.dumps({"error": message}), status, headers, media_type="application/json")
 
