@@ -11,23 +11,15 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
-from models.diagnosis.thresholds import Thresholds
 from models.repository import Bundle, ModelRepository, RepositoryError
 from service.access.gate import Access, Gate
 from service.body import BodyLimit
 from service.errors import ServiceError, StartupError, answer
-from service.history.database import open_engine
-from service.history.retention import Retention
-from service.history.store import HistoryStore
-from service.history.writer import HistoryWriter
 from service.monitor.buckets import SECONDS
-from service.monitor.collector import TrafficCollector
 from service.monitor.meters import Meters
+from service.monitor.monitor import Monitor
 from service.monitor.requests import RequestObserver
 from service.monitor.tally import Tally
-from service.monitor.traffic import Traffic
-from service.monitor.webhook import Webhook
-from service.monitor.windows import Windows
 from service.protocol.metadata import service_version
 from service.routes import (
     classify,
@@ -42,13 +34,14 @@ from service.routes import (
     statistics,
 )
 from service.routes.answers import Error
-from service.routes.context import Context
+from service.routes.context import Context, Peers
 from service.runtime.cpus import available_cpus
 from service.runtime.maps import LayerMaps
 from service.runtime.model import LoadedModel
 from service.runtime.provider import choose_provider
 from service.runtime.shelf import ModelShelf
 from service.settings import Settings
+from service.tracing import OFF, tracing_of
 
 ROUTERS = (
     pages.router,  # /
@@ -62,8 +55,6 @@ ROUTERS = (
     repository.router,  # /v2/repository/index, /v2/repository/models/{name}/load and …/unload
     metrics.router,  # /metrics
 )
-# Threads for questions about traffic, and as many for those that the history answers.
-READERS = 2
 # What pages of other origins may send and see.
 CROSS_ORIGIN_HEADERS = (
     "Authorization",
@@ -78,24 +69,31 @@ CROSS_ORIGIN_ANSWER_HEADERS = ("Inference-Header-Content-Length", "Retry-After",
 HANDLED = (ServiceError, RepositoryError, RequestValidationError, HTTPException, ClientDisconnect, Exception)
 
 
-def create_app(settings: Settings, bucket_seconds: int = SECONDS) -> FastAPI:
+def create_app(
+    settings: Settings, bucket_seconds: int = SECONDS, monitor: Monitor | None = None, peers: Peers | None = None
+) -> FastAPI:
     """Make the application; its models are loaded when it starts.
 
-    Traffic is counted in buckets of `bucket_seconds`. Raises `StartupError` when the settings ask for what is not
-    there.
+    Alone, it watches its traffic itself, and counts it in buckets of `bucket_seconds`; as one of several processes it
+    is given the monitor that they have together, and its peers. Raises `StartupError` when the settings ask for what
+    is not there.
     """
     access = Access(settings)
-    context = _context(settings, bucket_seconds)
+    meters = Meters()
+    context = _context(settings, meters, monitor or _own_monitor(settings, meters, bucket_seconds), peers)
+    tracing = tracing_of()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         Image.init()  # else the first request waits for Pillow's decoders
-        context.traffic.start()
+        await context.monitor.start()
         try:
             await context.shelf.load_all()
             yield
         finally:
-            await to_thread.run_sync(context.traffic.close)
+            await context.monitor.close()
+            if tracing:
+                await to_thread.run_sync(tracing.close)
 
     app = FastAPI(
         title="ResLens",
@@ -103,6 +101,7 @@ def create_app(settings: Settings, bucket_seconds: int = SECONDS) -> FastAPI:
         version=service_version(),
         lifespan=lifespan,
         responses={"default": {"model": Error}},
+        telemetry=tracing.telemetry() if tracing else OFF,
     )
     app.state.context = context
     for router in ROUTERS:
@@ -121,18 +120,22 @@ def create_app(settings: Settings, bucket_seconds: int = SECONDS) -> FastAPI:
             allow_headers=CROSS_ORIGIN_HEADERS,
             expose_headers=CROSS_ORIGIN_ANSWER_HEADERS,
         )
-    app.add_middleware(RequestObserver, meters=context.meters, log=settings.access_log)
+    app.add_middleware(RequestObserver, meters=context.meters, log=settings.access_log, tracing=tracing)
     return app
 
 
-def _context(settings: Settings, bucket_seconds: int) -> Context:
+def _own_monitor(settings: Settings, meters: Meters, bucket_seconds: int) -> Monitor:
+    # The database's library takes longer to import than all the rest: those who have another monitor do without.
+    from service.monitor.local import local_monitor
+
+    return local_monitor(settings, meters, bucket_seconds)
+
+
+def _context(settings: Settings, meters: Meters, monitor: Monitor, peers: Peers | None) -> Context:
     repository = _repository(settings)
     provider = choose_provider(settings.provider)
     cpus = available_cpus()
     threads = settings.threads or cpus
-    meters = Meters()
-    store = _store(settings)
-    traffic = _traffic(settings, meters, store, bucket_seconds)
 
     def load(bundle: Bundle) -> LoadedModel:
         return LoadedModel(bundle, provider, threads, settings.max_batch)
@@ -143,11 +146,9 @@ def _context(settings: Settings, bucket_seconds: int) -> Context:
         meters=meters,
         tally=Tally(),
         workers=CapacityLimiter(settings.concurrency or max(2, cpus)),
-        traffic=traffic,
-        windows=Windows(store, traffic.replica),
+        monitor=monitor,
+        peers=peers,
         maps=LayerMaps(repository, threads),
-        readers=CapacityLimiter(READERS),
-        historians=CapacityLimiter(READERS),
     )
 
 
@@ -163,28 +164,3 @@ def _repository(settings: Settings) -> ModelRepository:
     except OSError as error:
         raise StartupError(f"model repository {settings.model_repository} cannot be read: {error}") from error
     return repository
-
-
-def _store(settings: Settings) -> HistoryStore | None:
-    """The history, which nothing is asked yet: that it cannot be reached is no reason not to start."""
-    if not settings.history_address:
-        return None
-    try:
-        return HistoryStore(open_engine(settings.history_address))
-    except ValueError as error:
-        raise StartupError(f"{error} (RESLENS_HISTORY_URL)") from error
-
-
-def _traffic(settings: Settings, meters: Meters, store: HistoryStore | None, bucket_seconds: int) -> Traffic:
-    diagnosis_seconds = settings.diagnosis_minutes * bucket_seconds
-    thresholds = Thresholds(
-        expected_hours_between_false_alarms=settings.false_alarm_hours, window_seconds=diagnosis_seconds
-    )
-    writer = webhook = None
-    if store is not None:
-        writer = HistoryWriter(store, Retention(store, settings.history_days, settings.history_megabytes * 1_000_000))
-    if settings.webhook_url and settings.webhook_secret:
-        webhook = Webhook(settings.webhook_url, settings.webhook_secret.get_secret_value())
-    traffic = Traffic(meters, settings.statistics_sample, thresholds, writer, webhook, bucket_seconds)
-    meters.add(TrafficCollector(traffic, writer, webhook))
-    return traffic

@@ -74,7 +74,8 @@ class Channel:
         try:
             self._send({"id": number, "call": name, "arguments": arguments}, payload)
             await self._writer.drain()
-            return await future
+            answer: Answer = await future
+            return answer
         except ConnectionError as error:
             raise ChannelClosedError("another process of the service is gone: try again") from error
         finally:

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from service.runtime.model import LoadedModel, Tensors
+from service.monitor.subject import Subject
+from service.runtime.model import Tensors
 
 logger = logging.getLogger("reslens")
 
@@ -18,7 +19,7 @@ MAX_PENDING_BYTES = 64 << 20
 class Sample(NamedTuple):
     """The outputs of one instrumented run."""
 
-    model: LoadedModel
+    model: Subject
     outputs: Tensors
     time: float
     """Seconds since 1970."""

@@ -16,9 +16,10 @@ from service.history.writer import HistoryWriter
 from service.monitor.buckets import KEPT, SECONDS, Bucket
 from service.monitor.meters import Meters
 from service.monitor.sampling import Sample, Sampling
+from service.monitor.subject import Subject
 from service.monitor.watch import Watch, key_of
 from service.monitor.webhook import Webhook
-from service.runtime.model import LoadedModel, Tensors
+from service.runtime.model import Tensors
 from service.runtime.observation import Observer
 
 logger = logging.getLogger("reslens")
@@ -76,9 +77,9 @@ class Traffic:
 
     def observer(self) -> Observer | None:
         """What is to be given the outputs of a request, if it is watched."""
-        return self._observe if self._sampling.takes() else None
+        return self.observe if self._sampling.takes() else None
 
-    def watch(self, model: LoadedModel) -> Watch:
+    def watch(self, model: Subject) -> Watch:
         """The watch of this model version."""
         key = key_of(model)
         with self._lock:
@@ -92,7 +93,8 @@ class Traffic:
         """Wait until all that was watched is counted; false when that took longer."""
         return self._sampling.drain(seconds)
 
-    def _observe(self, model: LoadedModel, outputs: Tensors) -> None:
+    def observe(self, model: Subject, outputs: Tensors) -> None:
+        """Count the outputs of a run that was watched, soon; or not at all when too many wait."""
         if not self._sampling.offer(Sample(model, outputs, time.time())):
             self._meters.dropped_sample(model.manifest.name)
 

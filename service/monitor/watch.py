@@ -8,13 +8,13 @@ from models.statistics.window import WindowReader
 from service.history.tables import Key
 from service.monitor.buckets import Buckets
 from service.monitor.judging import Judge
-from service.runtime.model import LoadedModel
+from service.monitor.subject import Subject
 
 
 class Watch:
     """The minutes and the findings of one model version."""
 
-    def __init__(self, model: LoadedModel, bucket_seconds: int, diagnosis_seconds: int, thresholds: Thresholds) -> None:
+    def __init__(self, model: Subject, bucket_seconds: int, diagnosis_seconds: int, thresholds: Thresholds) -> None:
         manifest = model.manifest
         self.key = key_of(model)
         baseline = model.reference.baseline
@@ -40,7 +40,7 @@ class Watch:
         return self.judge.judge(span, lambda start: self.buckets.between(start, end)) if span else []
 
 
-def key_of(model: LoadedModel) -> Key:
+def key_of(model: Subject) -> Key:
     """Which graph the model runs."""
     manifest = model.manifest
     return Key(manifest.name, manifest.version, manifest.digests[manifest.graph])

@@ -6,16 +6,11 @@ from typing import Literal, NamedTuple
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.statistics.window import Window
-from service.errors import BadRequestError, HistoryUnavailableError, NotFoundError
+from service.errors import HistoryUnavailableError, NotFoundError
 from service.history.store import HistoryStore
 from service.monitor.buckets import Span
 from service.monitor.watch import Watch
-
-MINUTE = 60
-LIVE = {"1m": MINUTE, "5m": 5 * MINUTE, "15m": 15 * MINUTE, "1h": 60 * MINUTE}
-"""Seconds; what this process saw, from memory."""
-HISTORY = {"6h": 360 * MINUTE, "1d": 1440 * MINUTE, "7d": 7 * 1440 * MINUTE, "30d": 30 * 1440 * MINUTE}
-"""Seconds; what all processes saw, from the history."""
+from service.monitor.window_names import HISTORY, LIVE, check_window
 
 
 class Seen(NamedTuple):
@@ -28,12 +23,6 @@ class Seen(NamedTuple):
     """Whose traffic it is."""
     unreadable: int
     """Rows of the history that are left out, because they cannot be read."""
-
-
-def check_window(name: str) -> None:
-    """Raise `BadRequestError` that lists all windows, unless there is one of this name."""
-    if name not in LIVE | HISTORY:
-        raise BadRequestError(f"unknown window {name!r}; choose from {', '.join(LIVE | HISTORY)}")
 
 
 class Windows:

@@ -54,7 +54,7 @@ async def _classify(here: Context, model: LoadedModel, upload: Upload) -> Respon
         channels=options.statistics == "channels",
         max_pixels=here.settings.max_pixels,
         max_batch=here.settings.max_batch,
-        observer=here.traffic.observer(),
+        observer=here.monitor.observer(),
     )
 
     def work() -> tuple[Outcome, Response]:

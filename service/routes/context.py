@@ -2,16 +2,16 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from models.repository import UnknownVersionError
 from service.monitor.meters import MODEL, Meters
+from service.monitor.monitor import Monitor
 from service.monitor.tally import Tally
-from service.monitor.traffic import Traffic
-from service.monitor.windows import Windows
+from service.protocol.counts import ModelStatistics
 from service.runtime.maps import LayerMaps
 from service.runtime.model import LoadedModel
 from service.runtime.shelf import ModelShelf
@@ -27,6 +27,13 @@ class Lifetime:
     ends: bool = False
 
 
+class Peers(Protocol):
+    """The other processes that serve the same models on the same port."""
+
+    async def counts(self) -> list[ModelStatistics]:
+        """What their versions have done, one entry for each process and version."""
+
+
 @dataclass(frozen=True)
 class Context:
     """The parts of one running application."""
@@ -37,13 +44,10 @@ class Context:
     tally: Tally
     workers: CapacityLimiter
     """Threads that decode and infer; requests wait here when all are busy."""
-    traffic: Traffic
-    windows: Windows
+    monitor: Monitor
     maps: LayerMaps
-    readers: CapacityLimiter
-    """Threads that merge and diagnose what is in memory: however long that takes, no inference waits for it."""
-    historians: CapacityLimiter
-    """Threads that read the history: however long that takes, nothing else waits for it."""
+    peers: "Peers | None" = None
+    """None when this process is all there is."""
     lifetime: Lifetime = field(default_factory=Lifetime)
 
     async def model(self, request: Request, name: str, version: int | str | None = None) -> LoadedModel:

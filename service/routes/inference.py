@@ -47,7 +47,7 @@ async def infer_tensors(request: Request, here: Here, name: str, version: str | 
     model = await here.model(request, name, version)
     encoding = asked(request.headers.get("accept-encoding", ""))
     lengths = request.headers.getlist(HEADER)
-    observer = here.traffic.observer()
+    observer = here.monitor.observer()
     came = time.perf_counter_ns()
 
     def work() -> Response:

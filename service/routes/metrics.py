@@ -13,4 +13,4 @@ router = APIRouter(tags=["operation"])
 async def metrics(here: Here) -> Response:
     """Counters and histograms in the text format of Prometheus."""
     body = here.meters.exposition(here.shelf.served(), failed=len(here.shelf.failures))
-    return Response(body, headers={"Content-Type": CONTENT_TYPE})
+    return Response(body + await here.monitor.series(), headers={"Content-Type": CONTENT_TYPE})

@@ -21,7 +21,7 @@ from service.history.retention import Retention
 from service.history.store import HistoryStore
 from service.history.tables import Key, Row
 from service.history.writer import MAX_AGE, HistoryWriter
-from service.routes.answers import StatisticsAnswer
+from service.monitor.answers import StatisticsAnswer
 from service.settings import Settings
 from tests import bundles
 from tests.service import watched

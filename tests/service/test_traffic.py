@@ -8,7 +8,7 @@ import pytest
 
 from models.diagnosis.rules import RULES
 from models.statistics.archive import pack
-from service.routes.answers import BaselineAnswer, DiagnosisAnswer, StatisticsAnswer
+from service.monitor.answers import BaselineAnswer, DiagnosisAnswer, StatisticsAnswer
 from tests import bundles
 from tests.service import watched
 from tests.service.conftest import eventually, png, serving

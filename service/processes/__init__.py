@@ -1,0 +1,1 @@
+"""The service as several processes: one that supervises, workers that serve, one that observes."""
