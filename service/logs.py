@@ -26,10 +26,13 @@ _HEXADECIMAL = frozenset("0123456789abcdef")
 
 
 class RequestIdentity(NamedTuple):
-    """By what a request is known in the log: its id, and the W3C `traceparent` that came with it, unread."""
+    """By what a request is known in the log: its id, the W3C `traceparent` that came with it, unread, and its span."""
 
     id: str
     traceparent: str
+    trace_id: str = ""
+    span_id: str = ""
+    """Both empty where no spans are made."""
 
     @classmethod
     def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> "RequestIdentity":
@@ -44,6 +47,11 @@ class RequestIdentity(NamedTuple):
         return cls(chosen.decode() if fit else secrets.token_hex(16), traceparent.decode("latin-1"))
 
     def trace(self) -> dict[str, str]:
+        """Trace, span and parent span, as far as there are any."""
+        fields = self._parent()
+        return fields | {"trace_id": self.trace_id, "span_id": self.span_id} if self.span_id else fields
+
+    def _parent(self) -> dict[str, str]:
         """Trace and parent span of `00-<32 hex>-<16 hex>-<2 hex>`, neither all zero; empty if no valid header came."""
         fields = self.traceparent.split("-")
         lengths = [len(field) for field in fields[:4]]

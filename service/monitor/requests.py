@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import CLIENT_LEFT
 from service.logs import CALLER, CURRENT, REQUEST_ID, RequestIdentity, access
 from service.monitor.meters import MODEL, Meters
+from service.tracing import Tracing
 
 
 class RequestObserver:
@@ -15,8 +16,9 @@ class RequestObserver:
     The id comes back in the header `X-Request-Id`, and stands in every line that is logged on the request's behalf.
     """
 
-    def __init__(self, app: ASGIApp, meters: Meters, log: bool) -> None:
+    def __init__(self, app: ASGIApp, meters: Meters, log: bool, tracing: Tracing | None = None) -> None:
         self._app = app
+        self._tracing = tracing
         self._meters = meters
         self._log = log
 
@@ -25,6 +27,9 @@ class RequestObserver:
             await self._app(scope, receive, send)
             return
         request = RequestIdentity.of(scope["headers"])
+        if self._tracing:
+            trace_id, span_id = self._tracing.enter()
+            request = request._replace(trace_id=trace_id, span_id=span_id)
         CURRENT.set(request)  # for this request's task alone
         scope[REQUEST_ID] = request.id
         self._meters.came()
