@@ -5,16 +5,13 @@ from contextlib import asynccontextmanager
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from PIL import Image
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect
 
-from models.repository import Bundle, ModelRepository, RepositoryError
+from models.repository import Bundle, ModelRepository
 from service.access.gate import Access, Gate
 from service.body import BodyLimit
-from service.errors import ServiceError, StartupError, answer
+from service.errors import StartupError, answer
 from service.monitor.buckets import SECONDS
 from service.monitor.meters import Meters
 from service.monitor.monitor import Monitor
@@ -35,6 +32,7 @@ from service.routes import (
 )
 from service.routes.answers import Error
 from service.routes.context import Context, Peers
+from service.routes.route import HANDLED, DirectRoutes, direct_routes
 from service.runtime.cpus import available_cpus
 from service.runtime.maps import LayerMaps
 from service.runtime.model import LoadedModel
@@ -66,7 +64,6 @@ CROSS_ORIGIN_HEADERS = (
     "X-Request-Id",
 )
 CROSS_ORIGIN_ANSWER_HEADERS = ("Inference-Header-Content-Length", "Retry-After", "X-Request-Id")
-HANDLED = (ServiceError, RepositoryError, RequestValidationError, HTTPException, ClientDisconnect, Exception)
 
 
 def create_app(
@@ -106,8 +103,9 @@ def create_app(
     app.state.context = context
     for router in ROUTERS:
         app.include_router(router)
-    for kind in HANDLED:
+    for kind in (*HANDLED, Exception):
         app.add_exception_handler(kind, answer)
+    app.add_middleware(DirectRoutes, routes=direct_routes(ROUTERS))
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, workers=context.workers)
     if access.limited:
         app.add_middleware(Gate, access=access)

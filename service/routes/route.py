@@ -1,17 +1,26 @@
-"""Routes that are called without FastAPI's dependency solving: those that every image passes."""
+"""Routes that are found and called without FastAPI's table and dependencies: those that every image passes."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.dependencies.utils import request_params_to_args
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.datastructures import QueryParams
-from starlette.types import Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-# Query strings, of each route, that are remembered as they were read.
+from models.repository import RepositoryError
+from service.errors import ServiceError, answer
+
+# What a client is told; whatever else is raised is the service's own fault.
+HANDLED = (ServiceError, RepositoryError, RequestValidationError, HTTPException, ClientDisconnect)
+# Query strings, of each route, and paths that are remembered as they were read.
 QUERIES = 256
+PATHS = 1024
 
 
 class DirectRoute(APIRoute):
@@ -51,3 +60,44 @@ class DirectRoute(APIRoute):
         if problems:
             raise RequestValidationError(problems)
         return values
+
+
+class DirectRoutes:
+    """ASGI middleware, the innermost: finds these routes in one step, and leaves the others to the table behind it.
+
+    That tries route after route, each in several ways, and is longer than these few. Whatever is unusual goes there
+    too: other methods, applications that are mounted below a path, and requests of which spans are made.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Sequence[DirectRoute]) -> None:
+        self._app = app
+        self._routes = routes
+        self._find = lru_cache(PATHS)(self._match)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["root_path"] or "fastapi.telemetry" in scope:
+            await self._app(scope, receive, send)
+            return
+        found = self._find(scope["method"], scope["path"])
+        if found is None:
+            await self._app(scope, receive, send)
+            return
+        route, parameters = found
+        scope["route"] = route
+        request = Request(scope, receive, send)
+        try:
+            response = await route.call(request, parameters)
+        except HANDLED as error:
+            response = await answer(request, error)
+        await response(scope, receive, send)
+
+    def _match(self, method: str, path: str) -> tuple[DirectRoute, dict[str, str]] | None:
+        for route in self._routes:
+            if method in (route.methods or ()) and (match := route.path_regex.match(path)):
+                return route, match.groupdict()
+        return None
+
+
+def direct_routes(routers: Sequence[APIRouter]) -> list[DirectRoute]:
+    """Those of the routers' routes, with the prefixes of their routers, that can be called directly."""
+    return [route for router in routers for route in router.routes if isinstance(route, DirectRoute)]
