@@ -27,6 +27,8 @@ class ServiceError(Exception):
     """Base of the errors that a client is told about."""
 
     status = 500
+    retry_after: int | None = None
+    """Seconds after which the same request may be answered, where that is known."""
 
 
 class BadRequestError(ServiceError):
@@ -50,7 +52,7 @@ class TooManyRequestsError(ServiceError):
 
     status = 429
 
-    def __init__(self, message: str, retry_after: int) -> None:
+    def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
@@ -126,7 +128,7 @@ STATUS_OF_REPOSITORY_ERRORS = {
 async def answer(request: Request, error: Exception) -> Response:
     """The one exception handler of the application."""
     if isinstance(error, ServiceError):
-        return error_response(error.status, str(error))
+        return error_response(error.status, str(error), retry_after(error))
     if status := STATUS_OF_REPOSITORY_ERRORS.get(type(error)):
         return error_response(status, str(error))
     if isinstance(error, ClientDisconnect):
@@ -139,6 +141,11 @@ async def answer(request: Request, error: Exception) -> Response:
     # Sent from outside of the middleware that would add the header.
     headers = {"X-Request-Id": request.scope.get(REQUEST_ID, "")}
     return error_response(500, "internal error: the service has logged it; report it with its X-Request-Id", headers)
+
+
+def retry_after(error: ServiceError) -> dict[str, str]:
+    """The header that says when to come again, if that is known."""
+    return {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
 
 
 def describe(error: Exception) -> tuple[int, str, int | None]:

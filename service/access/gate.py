@@ -16,6 +16,7 @@ from service.errors import (
     TooManyRequestsError,
     UnauthorizedError,
     error_response,
+    retry_after,
 )
 from service.logs import CALLER
 from service.settings import Settings
@@ -110,9 +111,7 @@ class Gate:
 
 
 def _headers(error: ServiceError) -> dict[str, str]:
-    if isinstance(error, TooManyRequestsError):
-        return {"Retry-After": str(error.retry_after)}
-    return CHALLENGE if isinstance(error, UnauthorizedError) else {}
+    return CHALLENGE if isinstance(error, UnauthorizedError) else retry_after(error)
 
 
 def _secret(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
