@@ -57,6 +57,28 @@ class TooManyRequestsError(ServiceError):
         self.retry_after = retry_after
 
 
+class QueueFullError(TooManyRequestsError):
+    """More waits already than this service will let wait; after `retry_after` seconds that is worked off."""
+
+
+class DeadlineError(ServiceError):
+    """The request waited until its deadline, and was not computed."""
+
+    status = 504
+
+
+class ClientLeftError(ServiceError):
+    """The client left while its request waited, which was not computed: nobody reads this."""
+
+    status = CLIENT_LEFT
+
+
+class EndingError(ServiceError):
+    """The process ends, and begins nothing more."""
+
+    status = 503
+
+
 class BodyTooLargeError(ServiceError):
     status = 413
 
