@@ -9,6 +9,7 @@ from PIL import Image
 from starlette.middleware.cors import CORSMiddleware
 
 from models.repository import Bundle, ModelRepository
+from service.access.document import with_keys
 from service.access.gate import Access, Gate
 from service.body import BodyLimit
 from service.errors import StartupError, answer
@@ -101,6 +102,8 @@ def create_app(
         telemetry=tracing.telemetry() if tracing else OFF,
     )
     app.state.context = context
+    plain = app.openapi
+    app.openapi = lambda: with_keys(plain(), access)  # type: ignore[method-assign]  # as FastAPI documents it
     for router in ROUTERS:
         app.include_router(router)
     for kind in (*HANDLED, Exception):

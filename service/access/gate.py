@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -20,6 +21,8 @@ from service.errors import (
 )
 from service.logs import CALLER
 from service.settings import Settings
+
+Kind = Literal["inference", "control"]
 
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="reslens"'}
 
@@ -49,6 +52,20 @@ class Access:
         """Whether there is anything to ask of a request."""
         return bool(self._inference or self._control or self._rates.limited)
 
+    @property
+    def keyed(self) -> bool:
+        """Whether anything needs a key."""
+        return self._inference is not None or self._control is not None
+
+    def kinds(self, purpose: Purpose) -> tuple[Kind, ...]:
+        """The kinds of keys of which any is enough; none where no key is asked."""
+        asked = self._control if purpose == "control" else self._inference
+        if purpose in self._open or (asked is None and self._inference is None):
+            return ()
+        if purpose in ("inference", "control"):
+            return (purpose,)
+        return ("inference", "control") if self._control else ("inference",)
+
     def admit(self, purpose: Purpose, secret: bytes | None, address: str) -> str | None:
         """The name of the key's holder, None where no key is asked.
 
@@ -64,8 +81,7 @@ class Access:
         return key.name if key else None
 
     def _key(self, purpose: Purpose, secret: bytes | None) -> Key | None:
-        asked = self._control if purpose == "control" else self._inference
-        if asked is None and self._inference is None:
+        if not self.kinds(purpose):
             return None
         if secret is None:
             raise UnauthorizedError("a key is needed: send `Authorization: Bearer <key>` or `X-API-Key: <key>`")
