@@ -2,9 +2,11 @@
 
 import threading
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from service.protocol.counts import BatchStatistics, Computation, ModelStatistics
+from service.protocol.counts import BatchStatistics, Computation, Duration, InferenceStatistics, ModelStatistics
 from service.runtime.model import LoadedModel
 
 
@@ -19,53 +21,141 @@ class Answered(NamedTuple):
     output: int
 
 
+@dataclass(slots=True)
+class _Work:
+    """So many requests, and the nanoseconds of their steps."""
+
+    count: int = 0
+    input: int = 0
+    infer: int = 0
+    output: int = 0
+
+    def add(self, request: Answered) -> None:
+        self.count += 1
+        self.input += request.input
+        self.infer += request.infer
+        self.output += request.output
+
+    def computation(self) -> dict[str, Duration]:
+        return {
+            "compute_input": Duration(count=self.count, ns=self.input),
+            "compute_infer": Duration(count=self.count, ns=self.infer),
+            "compute_output": Duration(count=self.count, ns=self.output),
+        }
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Of one version. Plain numbers, for they change with every request, and are seldom asked for."""
+
+    last_inference: int = 0
+    images: int = 0
+    runs: int = 0
+    success_ns: int = 0
+    queue_ns: int = 0
+    failures: int = 0
+    failure_ns: int = 0
+    work: _Work = field(default_factory=_Work)
+    batches: dict[int, _Work] = field(default_factory=dict)
+
+    def batch(self, images: int) -> _Work:
+        if images not in self.batches:
+            self.batches[images] = _Work()
+        return self.batches[images]
+
+    def statistics(self, name: str, version: int) -> ModelStatistics:
+        count = self.work.count
+        return ModelStatistics(
+            name=name,
+            version=str(version),
+            last_inference=self.last_inference,
+            inference_count=self.images,
+            execution_count=self.runs,
+            inference_stats=InferenceStatistics(
+                success=Duration(count=count, ns=self.success_ns),
+                fail=Duration(count=self.failures, ns=self.failure_ns),
+                queue=Duration(count=count, ns=self.queue_ns),
+                **self.work.computation(),
+            ),
+            batch_stats=[
+                BatchStatistics(batch_size=images, **work.computation())
+                for images, work in sorted(self.batches.items())
+            ],
+        )
+
+
 class Tally:
     """The counts of all versions of this process. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, int], ModelStatistics] = {}
+        self._counts: dict[tuple[str, int], _Counts] = {}
         self._lock = threading.Lock()
 
     def succeeded(self, model: LoadedModel, request: Answered) -> None:
         with self._lock:
             counts = self._of(model)
             counts.last_inference = time.time_ns() // 1_000_000
-            counts.inference_count += request.images
-            counts.execution_count += request.runs
-            counts.inference_stats.success.add(request.total)
+            counts.images += request.images
+            counts.runs += request.runs
+            counts.success_ns += request.total
             # What was no work was waiting.
-            counts.inference_stats.queue.add(max(0, request.total - request.input - request.infer - request.output))
-            _add(counts.inference_stats, request)
+            counts.queue_ns += max(0, request.total - request.input - request.infer - request.output)
+            counts.work.add(request)
             if request.runs == 1:
-                _add(_batch(counts, request.images), request)
+                counts.batch(request.images).add(request)
 
     def failed(self, model: LoadedModel, ns: int) -> None:
         with self._lock:
-            self._of(model).inference_stats.fail.add(ns)
+            counts = self._of(model)
+            counts.failures += 1
+            counts.failure_ns += ns
 
     def of(self, model: LoadedModel) -> ModelStatistics:
-        """A copy of the counts of one version."""
+        """The counts of one version as they are now."""
         with self._lock:
-            return self._of(model).model_copy(deep=True)
+            return self._of(model).statistics(model.manifest.name, model.manifest.version)
 
-    def _of(self, model: LoadedModel) -> ModelStatistics:
-        name, version = model.manifest.name, model.manifest.version
-        if (name, version) not in self._counts:
-            self._counts[name, version] = ModelStatistics(name=name, version=str(version))
-        return self._counts[name, version]
+    def _of(self, model: LoadedModel) -> _Counts:
+        key = (model.manifest.name, model.manifest.version)
+        counts = self._counts.get(key)
+        if counts is None:
+            counts = self._counts[key] = _Counts()
+        return counts
+
+    @staticmethod
+    def merge(counts: Iterable[ModelStatistics]) -> ModelStatistics:
+        """The sum of the counts of one version in several processes.
+
+        Raises `ValueError` if there are none, or they are of different versions.
+        """
+        parts = list(counts)
+        named = {(part.name, part.version) for part in parts}
+        if len(named) != 1:
+            raise ValueError(f"only counts of one version can be added, got those of {sorted(named)}")
+        sizes = sorted({batch.batch_size for part in parts for batch in part.batch_stats})
+        return ModelStatistics(
+            name=parts[0].name,
+            version=parts[0].version,
+            last_inference=max(part.last_inference for part in parts),
+            inference_count=sum(part.inference_count for part in parts),
+            execution_count=sum(part.execution_count for part in parts),
+            inference_stats=InferenceStatistics(**_sum(part.inference_stats for part in parts)),
+            batch_stats=[
+                BatchStatistics(
+                    batch_size=size,
+                    **_sum(batch for part in parts for batch in part.batch_stats if batch.batch_size == size),
+                )
+                for size in sizes
+            ],
+        )
 
 
-def _add(computation: Computation, request: Answered) -> None:
-    computation.compute_input.add(request.input)
-    computation.compute_infer.add(request.infer)
-    computation.compute_output.add(request.output)
-
-
-def _batch(counts: ModelStatistics, images: int) -> BatchStatistics:
-    for batch in counts.batch_stats:
-        if batch.batch_size == images:
-            return batch
-    batch = BatchStatistics(batch_size=images)
-    counts.batch_stats.append(batch)
-    counts.batch_stats.sort(key=lambda batch: batch.batch_size)
-    return batch
+def _sum(parts: Iterable[Computation]) -> dict[str, Duration]:
+    """Every duration that they have, added up."""
+    total: dict[str, Duration] = {}
+    for part in parts:
+        for name, value in part:
+            if isinstance(value, Duration):
+                before = total.get(name, Duration())
+                total[name] = Duration(count=before.count + value.count, ns=before.ns + value.ns)
+    return total

@@ -9,10 +9,6 @@ class Duration(BaseModel):
     count: int = 0
     ns: int = 0
 
-    def add(self, ns: int) -> None:
-        self.count += 1
-        self.ns += ns
-
 
 class Computation(BaseModel):
     compute_input: Duration = Duration()

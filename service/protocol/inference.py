@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +12,19 @@ from pydantic import ValidationError
 
 from models.manifest import TensorSpec
 from service.errors import BadRequestError, explain
-from service.protocol.binary import DATATYPES, DTYPES, BinaryReader, read_elements, read_numbers, split, write_elements
+from service.protocol.binary import (
+    DATATYPES,
+    DTYPES,
+    BinaryReader,
+    Message,
+    read_elements,
+    read_numbers,
+    split,
+    write_elements,
+)
 from service.protocol.classification import ranked
 from service.protocol.envelope import InferenceRequest, InputTensor, RequestedOutput, TensorParameters, parse_json
+from service.protocol.numbers import holds_words
 from service.protocol.tensors import (
     check_count,
     check_shape,
@@ -24,6 +35,9 @@ from service.protocol.tensors import (
 
 # Names, shapes, parameters, and text that looks like them.
 VALUES_BESIDE_DATA = 10_000
+# JSON that is remembered as it was read: so many of the last ones, of no more than so many bytes.
+HEADS = 256
+HEAD_BYTES = 1024
 
 Pixels = NDArray[np.float32]
 
@@ -79,14 +93,9 @@ def read_request(
         return InferenceCall(None, _read_raw(message.binary, spec), outputs)
     # Each number may lie in a list of its own, and those in others.
     numbers = max_batch * math.prod(spec.shape[1:])
-    try:
-        parsed = parse_json(message.json, len(spec.shape) * numbers + VALUES_BESIDE_DATA)
-        request = InferenceRequest.model_validate(parsed)
-    except ValidationError as error:
-        raise BadRequestError(explain(error)) from error
-    binary = BinaryReader(message.binary)
-    tensor = _read_input(request.inputs, spec, max_batch, binary)
-    binary.finish()
+    parse = _parse if len(message.json) > HEAD_BYTES else _parse_head
+    request = parse(message.json, len(spec.shape) * numbers + VALUES_BESIDE_DATA)
+    tensor = _read_input(request.inputs, spec, max_batch, message)
     all_binary = request.parameters.binary_data_output
     wanted = _read_outputs(request.outputs, (*default_outputs, *other_outputs), all_binary)
     wanted = wanted or tuple(Wanted(name, all_binary) for name in default_outputs)
@@ -117,6 +126,17 @@ def write_response(
     return Reply(b"".join((json, *(content for _, content in written))), len(json))
 
 
+def _parse(json: bytes, max_values: int) -> InferenceRequest:
+    try:
+        return InferenceRequest.model_validate(parse_json(json, max_values))
+    except ValidationError as error:
+        raise BadRequestError(explain(error)) from error
+
+
+# A client says the same before each of its binary tensors.
+_parse_head = lru_cache(HEADS)(_parse)
+
+
 def _read_raw(content: memoryview, spec: TensorSpec) -> Pixels:
     """A body that is one tensor: of one image, and of the datatype that has as many bytes."""
     shape = (1, *spec.shape[1:])
@@ -128,7 +148,7 @@ def _read_raw(content: memoryview, spec: TensorSpec) -> Pixels:
 
 
 def _read_input(
-    inputs: Sequence[InputTensor], spec: TensorSpec, max_batch: int, binary: BinaryReader
+    inputs: Sequence[InputTensor], spec: TensorSpec, max_batch: int, message: Message
 ) -> Pixels | list[bytes]:
     _refuse_unknown_and_repeated("input", (given.name for given in inputs), (spec.name,))
     (given,) = inputs
@@ -136,19 +156,23 @@ def _read_input(
     size = given.parameters.binary_data_size
     if size is not None and given.data is not None:
         raise BadRequestError(f"input {given.name!r} has both data and binary_data_size: send its values once")
+    binary = BinaryReader(message.binary)
+    content = None if size is None else binary.take(given.name, size)
+    binary.finish()
     if given.datatype == "BYTES":
         count = check_count(given.name, given.shape, max_batch)
-        if size is None:
+        if content is None:
             return read_json_elements(given.name, count, given.data)
-        return read_elements(given.name, count, binary.take(given.name, size))
+        return read_elements(given.name, count, content)
     check_shape(given.name, given.shape, spec.shape, max_batch)
-    if size is None:
-        return read_json_tensor(given.name, given.datatype, given.shape, given.data)
+    if content is None:
+        wordless = message.json is not None and not holds_words(message.json)
+        return read_json_tensor(given.name, given.datatype, given.shape, given.data, wordless)
     if given.datatype not in DTYPES:
         raise BadRequestError(
             f"input {given.name!r} has datatype {given.datatype!r}, expected {', '.join(DTYPES)} or BYTES"
         )
-    return _as_pixels(read_numbers(given.name, given.datatype, given.shape, binary.take(given.name, size)))
+    return _as_pixels(read_numbers(given.name, given.datatype, given.shape, content))
 
 
 def _as_pixels(tensor: NDArray[Any]) -> Pixels:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import BadRequestError
+from service.protocol.numbers import numbers, pack
 
 # What a client may send for pixel values; FP16 has no JSON form in the protocol.
 JSON_DATATYPES = ("FP32", "UINT8")
@@ -50,30 +51,25 @@ def read_json_elements(name: str, count: int, data: Any) -> list[bytes]:
         raise BadRequestError(f"the data of input {name!r} is not base64: {error}") from error
 
 
-def read_json_tensor(name: str, datatype: str, shape: Sequence[int], data: Any) -> NDArray[np.float32]:
+def read_json_tensor(
+    name: str, datatype: str, shape: Sequence[int], data: Any, wordless: bool = False
+) -> NDArray[np.float32]:
     """Turn `data`, flat or nested like `shape`, into a float32 array of `shape`.
 
-    Raises `BadRequestError` when it is not made of as many numbers as the shape says, or of numbers that the datatype
-    does not have.
+    It takes a fraction of the time where it is known that neither true nor false is in it: `wordless`. Raises
+    `BadRequestError` when it is not made of as many numbers as the shape says, or of numbers that the datatype does not
+    have.
     """
     if datatype not in JSON_DATATYPES:
         raise BadRequestError(
             f"input {name!r} has datatype {datatype!r}, expected {' or '.join(JSON_DATATYPES)} in JSON"
             + (": send FP16 as a binary tensor" if datatype == "FP16" else "")
         )
-    numbers = _numbers(name, data)
-    if numbers.ndim != 1 and numbers.shape != tuple(shape):
-        raise BadRequestError(
-            f"the data of input {name!r} is nested as {list(numbers.shape)}, expected {list(shape)} or a flat list"
-        )
-    if numbers.size != math.prod(shape):
-        raise BadRequestError(
-            f"the data of input {name!r} has {numbers.size} numbers, shape {list(shape)} needs {math.prod(shape)}"
-        )
-    if datatype == "UINT8" and (numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() > 255):
-        raise BadRequestError(f"the data of input {name!r} has datatype UINT8, expected whole numbers from 0 to 255")
+    values = pack(shape, data, datatype == "UINT8") if wordless else None
+    if values is None:
+        values = _checked(name, datatype, shape, numbers(name, data))
     with np.errstate(over="ignore"):
-        tensor = numbers.astype(np.float32).reshape(shape)
+        tensor = values.astype(np.float32).reshape(shape)
     if not np.isfinite(tensor).all():
         raise BadRequestError(f"the data of input {name!r} holds numbers beyond the range of FP32")
     return tensor
@@ -94,17 +90,15 @@ def write_json_tensor(name: str, tensor: NDArray[Any]) -> dict[str, Any]:
     return {"name": name, "datatype": "FP32", "shape": tensor.shape, "data": np.ascontiguousarray(tensor).ravel()}
 
 
-def _numbers(name: str, data: Any) -> NDArray[Any]:
-    problem = f"the data of input {name!r} is not a flat or evenly nested list of numbers"
-    if not isinstance(data, list):
-        raise BadRequestError(problem)
-    try:
-        # No dtype: NumPy would turn "1" into 1 and null into NaN if it were told to make numbers.
-        numbers = np.asarray(data)
-        # It would also turn true beside 2 into 1.
-        mixed = bool in set(map(type, np.asarray(data, object).flat))
-    except ValueError as error:  # ragged or too deep
-        raise BadRequestError(problem) from error
-    if mixed or numbers.dtype.kind not in "iuf" or numbers.size == 0:
-        raise BadRequestError(problem)
-    return numbers
+def _checked(name: str, datatype: str, shape: Sequence[int], values: NDArray[Any]) -> NDArray[Any]:
+    if values.ndim != 1 and values.shape != tuple(shape):
+        raise BadRequestError(
+            f"the data of input {name!r} is nested as {list(values.shape)}, expected {list(shape)} or a flat list"
+        )
+    if values.size != math.prod(shape):
+        raise BadRequestError(
+            f"the data of input {name!r} has {values.size} numbers, shape {list(shape)} needs {math.prod(shape)}"
+        )
+    if datatype == "UINT8" and (values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255):
+        raise BadRequestError(f"the data of input {name!r} has datatype UINT8, expected whole numbers from 0 to 255")
+    return values
