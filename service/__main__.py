@@ -2,57 +2,80 @@
 
 import argparse
 import contextlib
+import importlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from service import logs
-from service.app import create_app
-from service.commands import add, key
-from service.errors import StartupError, explain
-from service.server import Server
-from service.settings import Settings
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+# What serving and each command need is imported when they run: every process of the service imports this module too.
+COMMANDS = {
+    "add": "publish an ONNX file",
+    "key": "make an API key",
+}
+"""Modules of `service.commands`, and what each does."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
         prog="python -m service", description="Serve the models of the repository; settings come from RESLENS_*."
     )
     commands = parser.add_subparsers(dest="command", title="instead of serving")
-    add.configure(commands.add_parser("add", help="publish an ONNX file", description=add.__doc__))
-    key.configure(commands.add_parser("key", help="make an API key", description=key.__doc__))
+    for name, text in COMMANDS.items():
+        subparser = commands.add_parser(name, help=text)
+        if name in arguments[:1]:
+            command = importlib.import_module(f"service.commands.{name}")
+            subparser.description = command.__doc__
+            command.configure(subparser)
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s: %(message)s")
-    return _run(COMMANDS[chosen.command], chosen) if chosen.command else serve()
+    return _run(chosen) if chosen.command else serve()
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {"add": add.run, "key": key.run}
-
-
-def _run(command: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
+def _run(chosen: argparse.Namespace) -> int:
     try:
-        command(arguments)
+        importlib.import_module(f"service.commands.{chosen.command}").run(chosen)
     except (ValueError, OSError) as error:
-        message = explain(error) if isinstance(error, ValidationError) else error
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {_explained(error)}", file=sys.stderr)
         return 2
     return 0
 
 
 def serve() -> int:
     """Serve until told to stop; returns the exit code."""
+    from service import logs
+    from service.errors import StartupError
+    from service.settings import Settings
+
     try:
         settings = Settings()
         logs.configure(settings.log_format, settings.access_log)
-        server = Server(create_app(settings))
+        return _serve_alone(settings)
     except (StartupError, ValidationError) as error:
-        print(f"error: {explain(error) if isinstance(error, ValidationError) else error}", file=sys.stderr)
+        print(f"error: {_explained(error)}", file=sys.stderr)
         return 2
+
+
+def _serve_alone(settings: "Settings") -> int:
+    from service.app import create_app
+    from service.server import Server
+
+    server = Server(create_app(settings))
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean end
         server.run()
     return 0 if server.started else 3
+
+
+def _explained(error: Exception) -> str:
+    from service.errors import explain
+
+    return explain(error) if isinstance(error, ValidationError) else str(error)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from service import greeting
 from service.certificate import Certificate
 from service.connections import limited
 from service.routes.context import Context
@@ -50,7 +51,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self._greet()
+            self.greet()
 
     async def on_tick(self, counter: int) -> bool:
         if self._certificate and counter % CERTIFICATE_TICKS == 0:
@@ -78,45 +79,36 @@ class Server(uvicorn.Server):
         while time.monotonic() < end and self._signals == [signal.SIGTERM]:
             await asyncio.sleep(0.05)
 
-    def _greet(self) -> None:
+    def greet(self) -> None:
+        """Say where the service is, and what it serves."""
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         scheme = "https" if self._certificate else "http"
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         if self._context.settings.log_format == "json":
-            logger.info("listening", extra={"fields": summary(url, self._context)})
+            logger.info("listening", extra={"fields": greeting.fields(url, shelved(self._context))})
         else:
-            print(greeting(url, self._context), flush=True)
+            print(greeting.text(url, shelved(self._context)), flush=True)
+
+
+def shelved(context: Context) -> greeting.Shelved:
+    """The models as they are now."""
+    return greeting.Shelved(
+        served=[
+            greeting.Served(
+                name=model.manifest.name,
+                version=model.manifest.version,
+                provider=model.provider,
+                weights=model.memory.weights,
+                statistics=model.memory.statistics,
+            )
+            for model in context.shelf.served()
+        ],
+        failed=[greeting.Failed(**failure._asdict()) for failure in context.shelf.failures],
+        repository=str(context.settings.model_repository),
+    )
 
 
 def _certificate(settings: Settings) -> Certificate | None:
     if settings.tls_certificate is None:
         return None
     return Certificate(settings.tls_certificate, settings.tls_key)
-
-
-def greeting(url: str, context: Context) -> str:
-    """What a person wants to know first: where, which models, and what to type."""
-    lines = ["", f"ResLens is at {url}   documentation: {url}/docs   metrics: {url}/metrics"]
-    for model in context.shelf.served():
-        weights, more = (size / 1e6 for size in model.memory)
-        lines.append(
-            f"  serving {model.manifest.name} version {model.manifest.version} on {model.provider}: "
-            f"{weights:.1f} MB of weights, {more:.1f} MB more for statistics"
-        )
-    for name, version, reason in context.shelf.failures:
-        lines.append(f"  NOT serving {name}{f' version {version}' if version else ''}: {reason}")
-    if served := context.shelf.served():
-        name = served[0].manifest.name
-        lines.append(f"  try: curl -F file=@photo.jpg '{url}/v1/models/{name}/classify?statistics=layers'")
-    else:
-        lines.append(f"  no model to serve in {context.settings.model_repository}: publish one and start again")
-    return "\n".join(lines)
-
-
-def summary(url: str, context: Context) -> dict[str, object]:
-    """The same for machines."""
-    return {
-        "url": url,
-        "serving": [f"{model.manifest.name} version {model.manifest.version}" for model in context.shelf.served()],
-        "failed": [failure._asdict() for failure in context.shelf.failures],
-    }
