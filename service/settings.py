@@ -32,8 +32,11 @@ class Settings(BaseSettings):
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run. `auto` takes CUDA if it works, else the CPU; `cuda` is an error where CUDA does not work."""
 
+    workers: Annotated[int | None, Field(ge=0, le=1024)] = None
+    """Processes that serve, on one port. Default: one for each CPU, or GPU; 0: one process alone, the least memory."""
+
     threads: Annotated[int | None, Field(ge=1)] = None
-    """Threads of one inference on the CPU. Default: the CPUs that this process may use, cgroup quota included."""
+    """Threads of one inference on the CPU. Default: the CPUs, cgroup quota included, divided among the workers."""
 
     concurrency: Annotated[int | None, Field(ge=1)] = None
     """Requests that are decoded and inferred at the same time; others wait. Default: the CPUs, and at least 2."""
