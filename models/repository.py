@@ -4,14 +4,8 @@ A version is a directory that appears by one rename and is never changed afterwa
 ignored, so that nothing outside it can be reached.
 """
 
-import contextlib
 import hashlib
 import json
-import os
-import re
-import secrets
-import shutil
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +13,15 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from models.choice import CHOICE, MAX_CHOICE_BYTES, Choice, parse_choice
+from models.disk import directories, read, replace, sync_directory
 from models.manifest import SCHEMA_VERSION, ModelManifest, plain_name
+from models.policy import MAX_POLICY_BYTES, POLICY, VersionPolicy, parse_policy
+from models.publishing import MANIFEST, VERSION, stage_and_rename
 
-MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
 # Protobuf itself cannot hold more than 2 GiB in one message.
 MAX_FILE_BYTES = 2 << 30
-# A staging directory that nobody has written to for this long belongs to a publisher that died.
-STALE_SECONDS = 3600.0
-
-_STAGING = ".staging-"
-_VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
 class RepositoryError(ValueError):
@@ -42,8 +34,9 @@ class UnknownModelError(RepositoryError):
 
 
 class UnknownVersionError(RepositoryError):
-    def __init__(self, name: str, version: int | str, known: Iterable[int]) -> None:
-        super().__init__(f"model {name!r} has no version {version!r}; choose from {_listing(map(str, known))}")
+    def __init__(self, name: str, version: int | str, known: Iterable[int], labels: Iterable[str] = ()) -> None:
+        choices = _listing([*map(str, known), *labels])
+        super().__init__(f"model {name!r} has no version {version!r}; choose from {choices}")
 
 
 class BrokenBundleError(RepositoryError):
@@ -87,12 +80,12 @@ class ModelRepository:
 
     def names(self) -> list[str]:
         """Names that have at least one version, in order; without those of `unreadable`."""
-        return sorted(path.name for path in _directories(self.root) if self._has_versions(path.name))
+        return sorted(path.name for path in directories(self.root) if self._has_versions(path.name))
 
     def unreadable(self) -> dict[str, str]:
         """Why the versions of some names cannot be listed."""
         reasons = {}
-        for path in _directories(self.root):
+        for path in directories(self.root):
             try:
                 self.versions(path.name)
             except UnreadableModelError as error:
@@ -108,7 +101,7 @@ class ModelRepository:
         if not _is_plain(name) or (self.root / name).is_symlink():
             return []
         try:
-            return sorted(int(path.name) for path in _directories(self.root / name) if _VERSION.fullmatch(path.name))
+            return sorted(int(path.name) for path in directories(self.root / name) if VERSION.fullmatch(path.name))
         except FileNotFoundError:  # gone since it was seen
             return []
         except OSError as error:
@@ -138,7 +131,7 @@ class ModelRepository:
         entry = self.resolve(name, version)
         path = self.root / entry.name / str(entry.version)
         try:
-            manifest = _parse_manifest(_read(path / MANIFEST, MAX_MANIFEST_BYTES))
+            manifest = _parse_manifest(read(path / MANIFEST, MAX_MANIFEST_BYTES))
             if (manifest.name, manifest.version) != entry:
                 raise ValueError(f"its manifest is of model {manifest.name!r} version {manifest.version}")
             files = {file: _read_verified(path / file, digest) for file, digest in manifest.digests.items()}
@@ -147,11 +140,39 @@ class ModelRepository:
         baseline = files[manifest.baseline] if manifest.baseline else None
         return Bundle(path=path, manifest=manifest, graph=files[manifest.graph], baseline=baseline)
 
-    def _has_versions(self, name: str) -> bool:
+    def fingerprint(self, name: str, version: int) -> str:
+        """Changes when a file of a version does, as far as names, sizes and times tell; empty where there is none."""
         try:
-            return bool(self.versions(name))
-        except UnreadableModelError:
-            return False
+            files = sorted((self.root / name / str(version)).iterdir())
+            stats = [(file.name, file.lstat()) for file in files]
+        except OSError:
+            return ""
+        return ";".join(f"{file}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in stats)
+
+    def choice(self, name: str) -> Choice:
+        """What was chosen among the versions; raises `ValueError` where that cannot be read."""
+        path = self.root / name / CHOICE
+        return parse_choice(_read_file(path, MAX_CHOICE_BYTES)) if _lies(path) else Choice()
+
+    def choose(self, name: str, choice: Choice) -> None:
+        """Keep a choice, atomically; raises `OSError` where nothing can be written."""
+        replace(self.root / name / CHOICE, choice.to_bytes())
+
+    def policy(self, name: str) -> VersionPolicy | None:
+        """What the model's own folder says of its versions; raises `ValueError` where that cannot be read."""
+        path = self.root / name / POLICY
+        return parse_policy(_read_file(path, MAX_POLICY_BYTES)) if _lies(path) else None
+
+    def refresh(self) -> None:
+        """Look again at where the versions come from, if that is elsewhere."""
+
+    def fetch(self, name: str, version: int) -> None:
+        """Have the files of a version here, if they come from elsewhere."""
+
+    @property
+    def problem(self) -> str:
+        """Why it cannot be reached where the versions come from; empty if it can."""
+        return "" if self.root.is_dir() else f"{self.root} is not a directory"
 
     def publish(
         self, name: str, files: Mapping[str, bytes], describe: Callable[[int, dict[str, str]], ModelManifest]
@@ -166,60 +187,25 @@ class ModelRepository:
         if home.is_symlink():
             raise RepositoryError(f"{home} is a symbolic link: publish into the directory itself")
         home.mkdir(parents=True, exist_ok=True)
-        _sync_directory(self.root)
-        _remove_stale_staging(home)
-        staging = home / f"{_STAGING}{secrets.token_hex(8)}"
-        staging.mkdir()
+        sync_directory(self.root)
+        digests = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
+
+        def manifest(version: int) -> bytes:
+            described = describe(version, digests)
+            if (described.name, described.version, described.digests) != (name, version, digests):
+                raise RepositoryError(f"the manifest does not describe model {name!r} version {version} and its files")
+            content = described.model_dump_json(indent=2).encode()
+            # What cannot be read back (NaN has no JSON) is never published.
+            _parse_manifest(content)
+            return content
+
+        return stage_and_rename(home, files, manifest)
+
+    def _has_versions(self, name: str) -> bool:
         try:
-            return _stage_and_rename(name, home, staging, files, describe)
-        finally:
-            # Gone already when the rename succeeded.
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-def _stage_and_rename(
-    name: str,
-    home: Path,
-    staging: Path,
-    files: Mapping[str, bytes],
-    describe: Callable[[int, dict[str, str]], ModelManifest],
-) -> int:
-    digests = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
-    for file, content in files.items():
-        plain_name(file)
-        _write(staging / file, content)
-    version = _highest_number(home) + 1
-    while True:
-        manifest = describe(version, digests)
-        if (manifest.name, manifest.version, manifest.digests) != (name, version, digests):
-            raise RepositoryError(f"the manifest does not describe model {name!r} version {version} and its files")
-        content = manifest.model_dump_json(indent=2).encode()
-        # What cannot be read back (NaN has no JSON) is never published.
-        _parse_manifest(content)
-        _write(staging / MANIFEST, content)
-        _sync_directory(staging)
-        target = home / str(version)
-        try:
-            staging.rename(target)
-        except OSError:
-            if not target.exists():
-                raise
-            version = max(version, _highest_number(home)) + 1
-        else:
-            _sync_directory(home)
-            return version
-
-
-def _highest_number(home: Path) -> int:
-    return max((int(path.name) for path in home.iterdir() if _VERSION.fullmatch(path.name)), default=0)
-
-
-def _remove_stale_staging(home: Path) -> None:
-    for path in _directories(home):
-        # It may have become a version, or been swept by another publisher, since it was listed.
-        with contextlib.suppress(FileNotFoundError):
-            if path.name.startswith(_STAGING) and time.time() - path.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
+            return bool(self.versions(name))
+        except UnreadableModelError:
+            return False
 
 
 def _parse_manifest(content: bytes) -> ModelManifest:
@@ -240,45 +226,22 @@ def _parse_manifest(content: bytes) -> ModelManifest:
 
 
 def _read_verified(path: Path, digest: str) -> bytes:
-    content = _read(path, MAX_FILE_BYTES)
+    content = read(path, MAX_FILE_BYTES)
     actual = hashlib.sha256(content).hexdigest()
     if actual != digest:
         raise ValueError(f"{path.name} has SHA-256 {actual}, its manifest says {digest}")
     return content
 
 
-def _read(path: Path, limit: int) -> bytes:
-    if path.is_symlink() or not path.is_file():
-        raise ValueError(f"{path.name} is missing" if not path.exists() else f"{path.name} is not an ordinary file")
-    with path.open("rb") as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise ValueError(f"{path.name} has more than {limit:,} bytes")
-    return content
+def _lies(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
 
 
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    """Make renames and new names in a directory last, where the system can (Windows cannot open directories)."""
-    if os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
+def _read_file(path: Path, limit: int) -> bytes:
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _directories(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return []
-    return [entry for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink()]
+        return read(path, limit)
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read: {error}") from error
 
 
 def _is_plain(name: str) -> bool:

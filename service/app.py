@@ -1,6 +1,6 @@
 """The application: settings in, routes out."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from anyio import CapacityLimiter, to_thread
@@ -8,11 +8,13 @@ from fastapi import FastAPI
 from PIL import Image
 from starlette.middleware.cors import CORSMiddleware
 
-from models.repository import Bundle, ModelRepository
+from models.repository import Bundle
 from service.access.document import with_keys
 from service.access.gate import Access, Gate
 from service.body import BodyLimit
-from service.errors import StartupError, answer
+from service.control.controls import Controls
+from service.control.opening import control_of, repository_of
+from service.errors import answer
 from service.monitor.buckets import SECONDS
 from service.monitor.meters import Meters
 from service.monitor.monitor import Monitor
@@ -68,17 +70,24 @@ CROSS_ORIGIN_ANSWER_HEADERS = ("Inference-Header-Content-Length", "Retry-After",
 
 
 def create_app(
-    settings: Settings, bucket_seconds: int = SECONDS, monitor: Monitor | None = None, peers: Peers | None = None
+    settings: Settings,
+    bucket_seconds: int = SECONDS,
+    monitor: Monitor | None = None,
+    peers: Peers | None = None,
+    controls: Controls | None = None,
 ) -> FastAPI:
     """Make the application; its models are loaded when it starts.
 
-    Alone, it watches its traffic itself, and counts it in buckets of `bucket_seconds`; as one of several processes it
-    is given the monitor that they have together, and its peers. Raises `StartupError` when the settings ask for what
-    is not there.
+    Alone, it watches its traffic itself, counts it in buckets of `bucket_seconds`, and decides what it serves; as one
+    of several processes it is given the monitor and the control that they have together, and its peers. Raises
+    `StartupError` when the settings ask for what is not there.
     """
     access = Access(settings)
     meters = Meters()
-    context = _context(settings, meters, monitor or _own_monitor(settings, meters, bucket_seconds), peers)
+    own = control_of(settings) if controls is None else None
+    controls = controls or own
+    assert controls is not None
+    context = _context(settings, meters, monitor or _own_monitor(settings, meters, bucket_seconds), controls, peers)
     tracing = tracing_of()
 
     @asynccontextmanager
@@ -86,9 +95,13 @@ def create_app(
         Image.init()  # else the first request waits for Pillow's decoders
         await context.monitor.start()
         try:
-            await context.shelf.load_all()
+            if own is not None:
+                await own.join(context.shelf)
+                await own.start()
             yield
         finally:
+            if own is not None:
+                await own.close()
             await context.monitor.close()
             if tracing:
                 await to_thread.run_sync(tracing.close)
@@ -132,8 +145,8 @@ def _own_monitor(settings: Settings, meters: Meters, bucket_seconds: int) -> Mon
     return local_monitor(settings, meters, bucket_seconds)
 
 
-def _context(settings: Settings, meters: Meters, monitor: Monitor, peers: Peers | None) -> Context:
-    repository = _repository(settings)
+def _context(settings: Settings, meters: Meters, monitor: Monitor, controls: Controls, peers: Peers | None) -> Context:
+    repository = repository_of(settings)
     provider = choose_provider(settings.provider)
     cpus = available_cpus()
     threads = settings.threads or cpus
@@ -143,7 +156,8 @@ def _context(settings: Settings, meters: Meters, monitor: Monitor, peers: Peers 
 
     return Context(
         settings=settings,
-        shelf=ModelShelf(repository, load, settings.max_versions),
+        shelf=ModelShelf(repository, load),
+        control=controls,
         meters=meters,
         tally=Tally(),
         workers=CapacityLimiter(settings.concurrency or max(2, cpus)),
@@ -151,17 +165,3 @@ def _context(settings: Settings, meters: Meters, monitor: Monitor, peers: Peers 
         peers=peers,
         maps=LayerMaps(repository, threads),
     )
-
-
-def _repository(settings: Settings) -> ModelRepository:
-    if not settings.model_repository.is_dir():
-        raise StartupError(
-            f"model repository {settings.model_repository} is not a directory: "
-            "create it, or set RESLENS_MODEL_REPOSITORY"
-        )
-    repository = ModelRepository(settings.model_repository)
-    try:
-        repository.names()
-    except OSError as error:
-        raise StartupError(f"model repository {settings.model_repository} cannot be read: {error}") from error
-    return repository

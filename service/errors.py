@@ -127,6 +127,12 @@ class ControlError(ServiceError):
     status = 503
 
 
+class ConflictError(ServiceError):
+    """It cannot be done as things are; the message says what stands against it."""
+
+    status = 409
+
+
 class HistoryUnavailableError(ServiceError):
     """The database does not answer."""
 
@@ -137,6 +143,12 @@ class ModelUnavailableError(ServiceError):
     """The model is on the shelf and cannot be used; the message says why."""
 
     status = 503
+
+
+class LoadRefusedError(ModelUnavailableError):
+    """The system would not let the model be loaded (no memory, no disk); the same files may load another time."""
+
+    retry_after = 10
 
 
 STATUS_OF_REPOSITORY_ERRORS = {

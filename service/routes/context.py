@@ -8,6 +8,8 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from models.repository import UnknownVersionError
+from service.control.controls import Controls
+from service.errors import ModelUnavailableError
 from service.monitor.meters import MODEL, Meters
 from service.monitor.monitor import Monitor
 from service.monitor.tally import Tally
@@ -16,6 +18,9 @@ from service.runtime.maps import LayerMaps
 from service.runtime.model import LoadedModel
 from service.runtime.shelf import ModelShelf
 from service.settings import Settings
+
+# So often a version may be let go between its loading and the request that it was loaded for.
+DEMANDS = 3
 
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
@@ -40,6 +45,8 @@ class Context:
 
     settings: Settings
     shelf: ModelShelf
+    control: Controls
+    """Decides what is on the shelf, for all processes."""
     meters: Meters
     tally: Tally
     workers: CapacityLimiter
@@ -53,19 +60,34 @@ class Context:
     async def model(self, request: Request, name: str, version: int | str | None = None) -> LoadedModel:
         """The model that a request names, noted in its scope for the metrics.
 
-        Raises `UnknownModelError`, `UnknownVersionError` or `ModelUnavailableError`.
+        A version may be a number, also as text, or a label; one that is not loaded is loaded now, if it can be. Raises
+        `UnknownModelError`, `UnknownVersionError`, `UnloadedError` or `ModelUnavailableError`.
         """
-        if isinstance(version, str):
-            version = await self._version(name, version)
-        model = await self.shelf.get(name, version)
+        number = int(version) if isinstance(version, str) and _VERSION.fullmatch(version) else version
+        if isinstance(number, str):
+            number = await self._labelled(name, number)
+        model = self.shelf.find(name, number)
+        if model is None:
+            model = await self._demanded(name, number)
         request.scope[MODEL] = name
         return model
 
-    async def _version(self, name: str, version: str) -> int:
-        if _VERSION.fullmatch(version):
-            return int(version)
-        await self.shelf.get(name)  # an unknown model is the greater error
-        raise UnknownVersionError(name, version, await self.shelf.versions(name))
+    async def _labelled(self, name: str, label: str) -> int:
+        serving = self.shelf.serving(name)
+        if label not in serving.labels:
+            await self.control.demand(name)  # an unknown model is the greater error
+            serving = self.shelf.serving(name)
+        if label not in serving.labels:
+            raise UnknownVersionError(name, label[:80], serving.versions, serving.labels)
+        return serving.labels[label]
+
+    async def _demanded(self, name: str, version: int | None) -> LoadedModel:
+        for _ in range(DEMANDS):
+            await self.control.demand(name, version)
+            model = self.shelf.find(name, version)
+            if model is not None:
+                return model
+        raise ModelUnavailableError(f"model {name!r} was let go while it was asked for: try again")
 
 
 # Not a plain function: FastAPI would call that in a thread of its own.

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request
 
+from service.control.serving import WHOLE
 from service.protocol.config import ModelConfig, model_config
 from service.protocol.counts import RequestCounts
 from service.protocol.envelope import ModelMetadata, ModelNames
@@ -28,9 +29,9 @@ async def all_statistics(here: Here) -> RequestCounts:
 async def metadata(request: Request, here: Here, name: str, version: str | None = None) -> ModelMetadata:
     """Inputs and outputs of a model. Its statistics outputs are listed at `/v1/models/{name}`."""
     model = await here.model(request, name, version)
-    broken = {failure.version for failure in here.shelf.failures if failure.name == name}
+    states = [state for state in await here.control.states() if state.name == name and state.version != WHOLE]
     return model_metadata(
-        model.manifest, [number for number in await here.shelf.versions(name) if number not in broken]
+        model.manifest, [state.version for state in states if state.state == "READY" or not state.reason]
     )
 
 

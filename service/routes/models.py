@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from models.manifest import ActivationSite
+from service.control.serving import WHOLE, State
 from service.routes.answers import FailedModel, LayerMeaning, Memory, ModelDetail, ModelList, ModelSummary, VersionState
 from service.routes.context import Here
 from service.runtime.model import LoadedModel
-from service.runtime.shelf import State
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 @router.get("")
 async def models(here: Here) -> ModelList:
     """Every model that is served, and every version that cannot be, with the reason."""
-    states = await here.shelf.states()
+    states = await here.control.states()
     return ModelList(
         models=[_summary(model, states) for model in here.shelf.served()],
         failed=[FailedModel(**failure._asdict()) for failure in here.shelf.failures],
@@ -30,7 +30,7 @@ async def model(
     """Everything known of one model: classes, what each layer's statistics mean, how it was trained, how good it is."""
     loaded = await here.model(request, name, version)
     return ModelDetail(
-        **dict(_summary(loaded, await here.shelf.states())),
+        **dict(_summary(loaded, await here.control.states())),
         manifest=loaded.manifest,
         layers=[_meaning(site) for site in loaded.manifest.sites],
         statistics_outputs=list(loaded.statistics),
@@ -61,8 +61,8 @@ def _summary(model: LoadedModel, states: list[State]) -> ModelSummary:
         classes=len(manifest.class_names),
         accuracy=manifest.metrics.accuracy if manifest.metrics else None,
         versions=[
-            VersionState(version=state.entry.version, loaded=state.loaded, reason=state.reason)
+            VersionState(version=state.version, loaded=state.state == "READY", reason=state.reason)
             for state in states
-            if state.entry.name == manifest.name
+            if state.name == manifest.name and state.version != WHOLE
         ],
     )

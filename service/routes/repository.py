@@ -5,10 +5,10 @@ from typing import TypeVar
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ValidationError
 
+from service.control.serving import WHOLE, State
 from service.errors import BadRequestError, BodyTooLargeError, ControlError, explain
 from service.protocol.envelope import ControlRequest, IndexEntry, IndexRequest, parse_json
 from service.routes.context import Context, Here
-from service.runtime.shelf import State
 
 MAX_BODY_BYTES = 4096
 
@@ -21,11 +21,8 @@ Asked = TypeVar("Asked", bound=BaseModel)
 async def index(request: Request, here: Here) -> list[IndexEntry]:
     """Every version on the shelf, its state, and why it cannot be served. Body: nothing, or `{"ready": true}`."""
     asked = await _read(request, IndexRequest)
-    entries = [_entry(state) for state in await here.shelf.states() if state.loaded or not asked.ready]
-    if not asked.ready:
-        unreadable = (failure for failure in here.shelf.failures if failure.version is None)
-        entries += [IndexEntry(name=name, version="", state="UNAVAILABLE", reason=why) for name, _, why in unreadable]
-    return entries
+    states = await here.control.states()
+    return [_entry(state) for state in states if state.state == "READY" or not asked.ready]
 
 
 @router.post("/models/{name}/load")
@@ -41,8 +38,8 @@ async def load(request: Request, here: Here, name: str) -> IndexEntry:
             f"parameters {', '.join(asked.parameters)[:80]} are not possible: what a model is and how it runs is in "
             "its published version; publish another one"
         )
-    model = await here.shelf.load(name)
-    return IndexEntry(name=name, version=str(model.manifest.version), state="READY", reason="")
+    version = await here.control.load(name)
+    return IndexEntry(name=name, version=str(version), state="READY", reason="")
 
 
 @router.post("/models/{name}/unload", response_class=Response)
@@ -50,7 +47,7 @@ async def unload(request: Request, here: Here, name: str) -> Response:
     """Serve a model no longer, until it is loaded again. Requests that have begun are answered."""
     _check_control(here)
     await _read(request, ControlRequest)
-    await here.shelf.unload(name)
+    await here.control.unload(name)
     return Response()
 
 
@@ -75,9 +72,6 @@ def _check_control(here: Context) -> None:
 
 
 def _entry(state: State) -> IndexEntry:
-    return IndexEntry(
-        name=state.entry.name,
-        version=str(state.entry.version),
-        state="READY" if state.loaded else "UNAVAILABLE",
-        reason=state.reason or ("" if state.loaded else "not loaded: a request that names this version loads it"),
-    )
+    version = "" if state.version == WHOLE else str(state.version)
+    idle = "not loaded: a request that names this version loads it" if state.state == "UNAVAILABLE" else ""
+    return IndexEntry(name=state.name, version=version, state=state.state, reason=state.reason or idle)

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from models.manifest import Metrics, ModelManifest
+from models.publishing import MANIFEST, STALE_SECONDS
 from models.repository import (
-    MANIFEST,
-    STALE_SECONDS,
     BrokenBundleError,
     Entry,
     ModelRepository,

@@ -1,0 +1,262 @@
+"""The one place where it is decided which versions are served."""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+
+from anyio import to_thread
+
+from models.policy import VersionPolicy
+from models.repository import ModelRepository, RepositoryError, UnknownVersionError
+from service.control.course import UNLOADED, Course, Look
+from service.control.fleet import Fleet
+from service.control.pilot import Pilot
+from service.control.replica import Replica
+from service.control.serving import WHOLE, Serving, State
+from service.errors import BadRequestError, ConflictError, ModelUnavailableError, ServiceError, UnloadedError
+
+Done = TypeVar("Done")
+
+
+class Control:
+    """Every change has two phases: all replicas prepare, and only if all can, all serve; else nothing changes.
+
+    Belongs to one event loop. A model's versions are those that its policy has, those of its labels, its default, and
+    the `max_named` that requests named last. What is in the repository is looked at by `start`, `load` and `poll`; a
+    version that failed is tried again by `load`, or when its files have changed.
+    """
+
+    def __init__(
+        self, repository: ModelRepository, policies: Mapping[str, VersionPolicy] | None = None, max_named: int = 4
+    ) -> None:
+        self._repository = repository
+        self._max_named = max_named
+        self._fleet = Fleet()
+        self._pilot = Pilot(repository, self._fleet, policies or {})
+        self._courses: dict[str, Course] = {}
+        self._changes: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Serve what is in the repository; what cannot be served is recorded, and raises nothing."""
+        await self.poll()
+
+    async def close(self) -> None:
+        """Let the changes that have begun end."""
+        await asyncio.gather(*self._changes, return_exceptions=True)
+
+    async def join(self, replica: Replica) -> None:
+        """Bring a replica to the present state, and count on it from now on.
+
+        Raises `ModelUnavailableError` when it cannot load what others serve; it is left out then.
+        """
+        member = self._fleet.add(replica)
+        try:
+            for course in list(self._courses.values()):
+                async with course.lock:
+                    await member.serve(course.serving)
+        except BaseException:
+            self._fleet.remove(replica)
+            raise
+
+    def leave(self, replica: Replica) -> None:
+        self._fleet.remove(replica)
+
+    async def load(self, name: str, version: int | None = None) -> int:
+        """Read the repository again, and serve the newest version by default, or pin the default to `version`.
+
+        Until then the old one answers, and it goes on when the new one does not load, but that a model of which
+        nothing was served gets its newest version that does load. Returns the version. Raises `UnknownModelError`,
+        `UnknownVersionError`, `ModelUnavailableError`, or `ControlError` when the pin cannot be kept.
+        """
+        return await self._whole(self._load(name, version))
+
+    async def unload(self, name: str) -> None:
+        """Serve no version of a model until it is loaded again. Raises `UnknownModelError`."""
+        await self._whole(self._unload(name))
+
+    async def rollback(self, name: str) -> int:
+        """Pin the default to the one before, or if none is remembered to the version before; returns it.
+
+        Raises `UnknownModelError`, `UnloadedError`, `ConflictError` where there is none before, or
+        `ModelUnavailableError`.
+        """
+        return await self._whole(self._rollback(name))
+
+    async def label(self, name: str, label: str, version: int | None) -> None:
+        """Set a label, once its version is loaded, or remove it.
+
+        Raises `ValueError` for a label that cannot be, and as `load` does.
+        """
+        await self._whole(self._label(name, label, version))
+
+    async def demand(self, name: str, version: int | None = None) -> None:
+        """Load a version that a request named, if it is not, or say why it cannot be served.
+
+        Raises `UnknownModelError`, `UnknownVersionError`, `UnloadedError` or `ModelUnavailableError`.
+        """
+        await self._whole(self._demand(name, version))
+
+    async def poll(self) -> None:
+        """Look at the repository, and follow what has changed; while it cannot be reached, all goes on as it is."""
+        await to_thread.run_sync(self._repository.refresh)
+        if self._courses and self._repository.problem:
+            return
+        names = await to_thread.run_sync(self._repository.names)
+        unreadable = await to_thread.run_sync(self._repository.unreadable)
+        for name in sorted({*names, *unreadable, *self._courses}):
+            with contextlib.suppress(ServiceError, RepositoryError):
+                await self._whole(self._follow(name))
+
+    async def states(self) -> list[State]:
+        """Every version of the repository, in order, and what is wrong with whole models."""
+        names = await to_thread.run_sync(self._repository.names)
+        problems = await to_thread.run_sync(self._repository.unreadable)
+        found = []
+        for name in names:
+            course = self._courses.get(name) or Course(name)
+            if problem := course.failures.get(WHOLE):
+                problems[name] = problem
+            found += [course.state(version) for version in await self._pilot.versions(course)]
+        found += [State(name=name, version=WHOLE, state="UNAVAILABLE", reason=why) for name, why in problems.items()]
+        return sorted(found, key=lambda state: (state.name, state.version))
+
+    async def problem(self) -> str:
+        """Why it cannot be reached where the versions come from; empty if it can."""
+        return self._repository.problem
+
+    def servings(self) -> list[Serving]:
+        """What is served of each model, in order."""
+        return [self._courses[name].serving for name in sorted(self._courses)]
+
+    async def _whole(self, change: Coroutine[Any, Any, Done]) -> Done:
+        """Make a change to its end, even when whoever asked for it goes away."""
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._changes.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, even if whoever asked has gone away
+
+    async def _load(self, name: str, version: int | None) -> int:
+        await to_thread.run_sync(self._repository.refresh)
+        course = await self._known(name)
+        async with course.lock:
+            look = await self._pilot.look(course)
+            target = version or self._newest(look)
+            if target not in look.versions:
+                raise UnknownVersionError(name, target, look.versions)
+            choice = look.choice.model_copy(update={"default": version})
+            if course.default != target:
+                choice = choice.after(course.default)
+            try:
+                await self._pilot.prepare(course, target)
+                await self._pilot.keep(course, choice, must=choice.default != look.choice.default)
+            except ServiceError:
+                course.unloaded = False
+                # Of a model of which nothing is served, what is good.
+                await (self._pilot.serve(course) if course.default else self._pilot.settle(course))
+                raise
+            await self._pilot.settle(course)
+            return target
+
+    def _newest(self, look: Look) -> int:
+        candidates = look.policy.candidates(look.versions)
+        if not candidates:
+            raise ConflictError(f"none of the versions {look.versions} is one that the policy names: change it")
+        return candidates[0]
+
+    async def _unload(self, name: str) -> None:
+        course = await self._known(name)
+        async with course.lock:
+            course.end()
+            serving = Serving(name=name, labels=course.look.choice.labels, failures=course.failures)
+            await self._fleet.serve(serving)
+            course.serves(serving)
+
+    async def _rollback(self, name: str) -> int:
+        course = await self._known(name)
+        async with course.lock:
+            self._check_loaded(course)
+            choice = await self._pilot.choice(course)
+            versions = await self._pilot.versions(course)
+            previous = [version for version in choice.previous if version in versions and version != course.default]
+            older = [version for version in versions if version < (course.default or 0)]
+            if not previous and not older:
+                raise ConflictError(f"model {name!r} has no version before {course.default}: nothing to go back to")
+            target = (previous or older)[-1]
+            kept = choice.model_copy(update={"default": target, "previous": tuple(previous[:-1])})
+            await self._pilot.adopt(course, target, kept)
+            course.default = target
+            await self._pilot.serve(course)
+            return target
+
+    async def _label(self, name: str, label: str, version: int | None) -> None:
+        course = await self._known(name)
+        async with course.lock:
+            self._check_loaded(course)
+            before = await self._pilot.choice(course)
+            try:
+                choice = before.labelled(label, version)
+            except ValueError as error:
+                raise BadRequestError(str(error)) from error
+            if version is None:
+                await self._pilot.keep(course, choice, must=True)
+            else:
+                await self._pilot.adopt(course, version, choice)
+            await self._pilot.serve(course)
+
+    async def _demand(self, name: str, version: int | None) -> None:
+        course = await self._known(name)
+        async with course.lock:
+            self._check_loaded(course)
+            if version is None:
+                await self._demand_default(course)
+            elif version not in course.ready:
+                await self._demand_version(course, version)
+
+    async def _demand_default(self, course: Course) -> None:
+        if course.default is None and (course.may_mend or not course.look.versions):
+            await self._pilot.look(course)
+            await self._pilot.settle(course)
+        if course.default is None:
+            raise ModelUnavailableError(course.reasons())
+
+    async def _demand_version(self, course: Course, version: int) -> None:
+        versions = await self._pilot.versions(course)
+        if version not in versions:
+            raise UnknownVersionError(course.name, version, versions, course.look.choice.labels)
+        if version in course.failures and version in course.tried:
+            raise ModelUnavailableError(course.reason(version))
+        try:
+            await self._pilot.prepare(course, version)
+            course.named = [*(named for named in course.named if named != version), version]
+            del course.named[: max(len(course.named) - self._max_named, 0)]
+        finally:
+            await self._pilot.serve(course)
+
+    async def _follow(self, name: str) -> None:
+        course = self._courses.setdefault(name, Course(name))
+        async with course.lock:
+            before = course.look
+            look = await self._pilot.look(course)
+            if course.unloaded or (look == before and not course.may_mend):
+                return
+            was = course.default
+            await self._pilot.settle(course)
+            if was is not None and course.default not in (None, was):
+                await self._pilot.keep(course, course.look.choice.after(was), must=False)
+
+    async def _known(self, name: str) -> Course:
+        """The course of a model that is served or in the repository; raises `UnknownModelError`."""
+        course = self._courses.get(name)
+        if course is None or not course.serving.versions:
+            await to_thread.run_sync(self._repository.resolve, name)
+        return self._courses.setdefault(name, Course(name))
+
+    def _check_loaded(self, course: Course) -> None:
+        if course.unloaded:
+            raise UnloadedError(f"model {course.name!r} {UNLOADED}")

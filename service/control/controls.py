@@ -1,0 +1,23 @@
+"""What routes may ask of the one control, in this process or in another: only what JSON can carry."""
+
+from typing import Protocol
+
+from service.control.serving import State
+
+
+class Controls(Protocol):
+    """Raises what `Control` raises, or errors with the same text and status."""
+
+    async def load(self, name: str, version: int | None = None) -> int: ...
+
+    async def unload(self, name: str) -> None: ...
+
+    async def rollback(self, name: str) -> int: ...
+
+    async def label(self, name: str, label: str, version: int | None) -> None: ...
+
+    async def demand(self, name: str, version: int | None = None) -> None: ...
+
+    async def states(self) -> list[State]: ...
+
+    async def problem(self) -> str: ...

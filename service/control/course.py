@@ -1,0 +1,112 @@
+"""What is known of one model, and what is meant for it."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from models.choice import Choice
+from models.policy import LATEST, VersionPolicy
+from service.control.serving import WHOLE, Serving, State
+
+UNLOADED = "was unloaded: load it with POST /v2/repository/models/{name}/load"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the repository said about one model when it was looked at."""
+
+    versions: list[int] = field(default_factory=list)
+    marks: dict[int, str] = field(default_factory=dict)
+    """By version, what changes when its files do."""
+    choice: Choice = field(default_factory=Choice)
+    policy: VersionPolicy = LATEST
+    problem: str = ""
+    """Why the versions could not be listed, or the choice or the policy not be read: what was known before holds."""
+
+
+class Course:
+    """The state of one model. Whoever changes it holds its lock."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lock = asyncio.Lock()
+        self.serving = Serving(name=name)
+        self.look = Look()
+        self.chosen: list[int] = []
+        """The versions that the policy has, of those that load."""
+        self.default: int | None = None
+        self.named: list[int] = []
+        """The versions that requests named, the one that was loaded last at the end."""
+        self.ready: set[int] = set()
+        """The versions that all replicas have loaded, whatever became of their files since."""
+        self.loading: set[int] = set()
+        self.tried: dict[int, str] = {}
+        """The marks of the versions that are ready, or will not load as they are."""
+        self.failures: dict[int, str] = {}
+        self.unloaded = False
+
+    @property
+    def may_mend(self) -> bool:
+        """Whether a version that failed may load another time, as it is."""
+        return any(version not in self.tried for version in self.failures if version != WHOLE)
+
+    def wanted(self) -> Serving:
+        """What is to be served of it: of all that is meant to be, what is ready."""
+        versions = {*self.chosen, *self.named, *self.look.choice.labels.values(), self.default or WHOLE}
+        return Serving(
+            name=self.name,
+            versions=tuple(sorted(versions & self.ready)),
+            default=self.default,
+            labels=self.look.choice.labels,
+            loaded=True,
+            failures=self.failures,
+        )
+
+    def serves(self, serving: Serving) -> None:
+        """It is served by all: what is not among it was let go, and is read again before it is served again."""
+        self.serving = serving
+        self.ready &= set(serving.versions)
+        self.tried = {
+            version: mark for version, mark in self.tried.items() if version in self.ready or version in self.failures
+        }
+
+    def end(self) -> None:
+        """It is unloaded: nothing is ready any more."""
+        self.unloaded = True
+        self.default, self.chosen, self.named = None, [], []
+        self.ready.clear()
+        self.tried.clear()
+
+    def succeeded(self, version: int, mark: str) -> None:
+        self.ready.add(version)
+        self.tried[version] = mark
+        self.failures = {failed: why for failed, why in self.failures.items() if failed != version}
+
+    def failed(self, version: int, mark: str | None, why: str) -> None:
+        """`mark` is None where the same files may load another time."""
+        self.failures = {**self.failures, version: why}
+        self.tried.pop(version, None)
+        if mark is not None:
+            self.tried[version] = mark
+
+    def sees(self, look: Look) -> None:
+        self.look = look
+        self.failures = {version: why for version, why in self.failures.items() if version in look.versions}
+        if look.problem:
+            self.failures[WHOLE] = look.problem
+
+    def reason(self, version: int) -> str:
+        return f"model {self.name!r} version {version} cannot be served: {self.failures[version]}"
+
+    def reasons(self) -> str:
+        """Why nothing of it is served."""
+        of_versions = [self.reason(version) for version in sorted(self.failures, reverse=True) if version != WHOLE]
+        problem = self.failures.get(WHOLE) or f"no version of model {self.name!r} is one that its policy names"
+        return "; ".join(of_versions) or problem
+
+    def state(self, version: int) -> State:
+        reason = self.failures.get(version, UNLOADED if self.unloaded else "")
+        if version in self.ready:
+            return State(name=self.name, version=version, state="READY", reason=reason)
+        if version in self.loading:
+            return State(name=self.name, version=version, state="LOADING", reason="")
+        return State(name=self.name, version=version, state="UNAVAILABLE", reason=reason)

@@ -1,0 +1,71 @@
+"""The replicas: what is asked of one is asked of all."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+
+from service.control.replica import Replica, ReplicaLostError
+from service.control.serving import Serving
+
+logger = logging.getLogger("reslens")
+
+
+class Member:
+    """A replica, and what it was told."""
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        self._holds: defaultdict[str, set[int]] = defaultdict(set)
+
+    async def prepare(self, name: str, version: int) -> None:
+        await self.replica.prepare(name, version)
+        self._holds[name].add(version)
+
+    async def serve(self, serving: Serving) -> None:
+        """Serve, after what it was not there to prepare with the others."""
+        for version in serving.versions:
+            if version not in self._holds[serving.name]:
+                await self.prepare(serving.name, version)
+        await self.replica.serve(serving)
+        self._holds[serving.name] = set(serving.versions)
+
+
+class Fleet:
+    """Any number of replicas. One that is lost leaves; what the others do does not depend on it."""
+
+    def __init__(self) -> None:
+        self._members: list[Member] = []
+
+    def add(self, replica: Replica) -> Member:
+        member = Member(replica)
+        self._members.append(member)
+        return member
+
+    def remove(self, replica: Replica) -> None:
+        self._members = [member for member in self._members if member.replica is not replica]
+
+    async def prepare(self, name: str, version: int) -> None:
+        """Have all load a version; raises the error of the first that cannot, after all have ended."""
+        for _, error in await self._all(lambda member: member.prepare(name, version)):
+            raise error
+
+    async def serve(self, serving: Serving) -> None:
+        """Have all serve what all have prepared. One that cannot, because it came later, is dismissed."""
+        for member, error in await self._all(lambda member: member.serve(serving)):
+            logger.error("a process that serves models is dismissed: %s", error)
+            self.remove(member.replica)
+            member.replica.dismiss(str(error))
+
+    async def _all(self, ask: Callable[[Member], Awaitable[None]]) -> list[tuple[Member, BaseException]]:
+        """The members that are still there and failed, with their errors."""
+        members = list(self._members)
+        results = await asyncio.gather(*map(ask, members), return_exceptions=True)
+        failed = []
+        for member, error in zip(members, results, strict=True):
+            if isinstance(error, ReplicaLostError):
+                logger.warning("a process that serves models is gone: %s", error)
+                self.remove(member.replica)
+            elif error is not None:
+                failed.append((member, error))
+        return failed

@@ -1,0 +1,26 @@
+"""The repository and the control that the settings ask for."""
+
+from models.repository import ModelRepository
+from service.control.control import Control
+from service.errors import StartupError
+from service.settings import Settings
+
+
+def repository_of(settings: Settings) -> ModelRepository:
+    """The repository, read from this machine alone; raises `StartupError` where it cannot be."""
+    if not settings.model_repository.is_dir():
+        raise StartupError(
+            f"model repository {settings.model_repository} is not a directory: "
+            "create it, or set RESLENS_MODEL_REPOSITORY"
+        )
+    repository = ModelRepository(settings.model_repository)
+    try:
+        repository.names()
+    except OSError as error:
+        raise StartupError(f"model repository {settings.model_repository} cannot be read: {error}") from error
+    return repository
+
+
+def control_of(settings: Settings) -> Control:
+    """The one control of a service, which no replica has joined yet; raises `StartupError`."""
+    return Control(repository_of(settings), max_named=settings.max_versions)

@@ -1,0 +1,142 @@
+"""Brings the replicas to where the course of a model leads: the two phases of every change."""
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Mapping
+
+from anyio import to_thread
+
+from models.choice import Choice
+from models.policy import VersionPolicy, policy_of
+from models.repository import ModelRepository, RepositoryError, UnknownVersionError
+from service.control.course import Course, Look
+from service.control.fleet import Fleet
+from service.errors import ConflictError, ControlError, LoadRefusedError, ModelUnavailableError, ServiceError
+
+logger = logging.getLogger("reslens")
+
+
+class Pilot:
+    """What is done with one course; whoever calls holds its lock."""
+
+    def __init__(self, repository: ModelRepository, fleet: Fleet, policies: Mapping[str, VersionPolicy]) -> None:
+        self._repository = repository
+        self._fleet = fleet
+        self._policies = policies
+
+    async def look(self, course: Course) -> Look:
+        """Look at the repository; what cannot be read stays as it was."""
+        course.sees(await to_thread.run_sync(self._seen, course.name, course.look))
+        return course.look
+
+    async def settle(self, course: Course) -> None:
+        """Serve what the policy, the pin, the labels and requests want, of the versions that were seen and load."""
+        look = course.look
+        course.unloaded = False
+        course.ready &= set(look.versions)
+        course.named = [version for version in course.named if version in look.versions]
+        course.chosen = await self._chosen(course)
+        pinned = look.choice.default
+        if pinned in look.versions and await self._is_good(course, pinned):
+            course.default = pinned
+        else:
+            course.default = course.chosen[0] if course.chosen else None
+        for version in sorted({*look.choice.labels.values(), *course.named} & {*look.versions}):
+            await self._is_good(course, version)
+        await self.serve(course)
+
+    async def adopt(self, course: Course, version: int, choice: Choice) -> None:
+        """Have a version ready everywhere, and keep a choice of it; if either fails, all stays as it was.
+
+        Raises `UnknownVersionError`, `ModelUnavailableError` or `ControlError`.
+        """
+        versions = await self.versions(course)
+        if version not in versions:
+            raise UnknownVersionError(course.name, version, versions)
+        try:
+            if version not in course.ready:
+                await self.prepare(course, version)
+            await self.keep(course, choice, must=True)
+        except ServiceError:
+            await self.serve(course)
+            raise
+
+    async def prepare(self, course: Course, version: int) -> None:
+        """The first phase: all replicas load a version. A failure is recorded, and raises `ModelUnavailableError`.
+
+        Whatever comes of it, `serve` has to follow.
+        """
+        name = course.name
+        course.loading.add(version)
+        mark = await to_thread.run_sync(self._repository.fingerprint, name, version)
+        try:
+            await to_thread.run_sync(self._repository.fetch, name, version)
+            await self._fleet.prepare(name, version)
+        except (ServiceError, RepositoryError, OSError) as error:
+            transient = isinstance(error, OSError) or getattr(error, "retry_after", None) is not None
+            course.failed(version, None if transient else mark, str(error) or repr(error))
+            logger.error("%s", course.reason(version))
+            kind = LoadRefusedError if transient else ModelUnavailableError
+            raise kind(course.reason(version)) from error
+        finally:
+            course.loading.discard(version)
+        course.succeeded(version, mark)
+
+    async def serve(self, course: Course) -> None:
+        """The second phase: all replicas serve what is wanted, and let go of what else they have."""
+        serving = course.wanted()
+        await self._fleet.serve(serving)
+        course.serves(serving)
+
+    async def keep(self, course: Course, choice: Choice, must: bool) -> None:
+        """Write a choice; where nothing can be written, raise `ControlError` if it must last, else go on without."""
+        if choice != course.look.choice:
+            try:
+                await to_thread.run_sync(self._repository.choose, course.name, choice)
+            except OSError as error:
+                if must:
+                    raise ControlError(f"the repository cannot keep what is chosen: {error}") from error
+                logger.warning("the repository cannot keep which versions of %r were served: %s", course.name, error)
+        course.look = dataclasses.replace(course.look, choice=choice)
+
+    async def choice(self, course: Course) -> Choice:
+        """What is chosen on disk now, by whomever; raises `ConflictError` where that cannot be read."""
+        try:
+            return await to_thread.run_sync(self._repository.choice, course.name)
+        except ValueError as error:
+            raise ConflictError(f"what is chosen of model {course.name!r} cannot be read: {error}; mend it") from error
+
+    async def versions(self, course: Course) -> list[int]:
+        return await to_thread.run_sync(self._repository.versions, course.name)
+
+    async def _chosen(self, course: Course) -> list[int]:
+        """The versions that the policy has, newest first: a good one for each that is not."""
+        policy = course.look.policy
+        chosen: list[int] = []
+        for version in policy.candidates(course.look.versions):
+            if len(chosen) == policy.latest:
+                break
+            if await self._is_good(course, version):
+                chosen.append(version)
+        return chosen
+
+    async def _is_good(self, course: Course, version: int) -> bool:
+        """Whether a version is ready everywhere; one that is goes on when its files are not good any more."""
+        if course.tried.get(version) != course.look.marks.get(version):
+            with contextlib.suppress(ModelUnavailableError):
+                await self.prepare(course, version)
+        return version in course.ready
+
+    def _seen(self, name: str, before: Look) -> Look:
+        versions, choice, policy, problem = before.versions, before.choice, before.policy, ""
+        try:
+            versions = self._repository.versions(name)
+            policy = policy_of(name, self._policies, self._repository.policy(name))
+            choice = self._repository.choice(name)
+        except (ValueError, OSError) as error:
+            problem = str(error)
+            if before == Look():
+                policy = policy_of(name, self._policies, None)
+        marks = {version: self._repository.fingerprint(name, version) for version in versions}
+        return Look(versions, marks, choice, policy, problem)
