@@ -1,5 +1,7 @@
 """One definition of pre-processing, used by evaluation, baselines and the service alike."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
@@ -12,6 +14,10 @@ RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
     "box": Image.Resampling.BOX,
 }
+# Pixels of a side that a JPEG decoded at less than its size keeps for each one that resizing leaves: the most at which a
+# photograph of 12 megapixels is decoded at 1/4 for a side of 256. Measured where each just applies, the mean error is at
+# worst 1.7 levels of 255 at 2, 0.8 at 2.5, 0.6 at 2.9 and 0.5 at 4.
+SHRINK_MARGIN = 2.9
 # How to undo each EXIF orientation.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -28,8 +34,11 @@ def image_to_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray
     """Turn a decoded image into uint8 pixels of shape (channels, height, width), as `Preprocessing` defines.
 
     Transparent pixels are laid on black, 16-bit images are scaled to 8 bits, of an animation the first frame counts.
-    Raises ValueError for an image of floating-point numbers.
+    A JPEG can only shrink on load if it was opened, but not loaded. Raises ValueError for an image of floating-point
+    numbers.
     """
+    if preprocessing.shrink_on_load:
+        image = _shrunk(image, preprocessing)
     image = _to_mode(_upright(image), "L" if preprocessing.channels == 1 else "RGB")
     size = resized_size(image.size, preprocessing)
     if size != image.size:
@@ -57,6 +66,24 @@ def pixels_to_tensor(pixels_NCHW: NDArray[np.uint8], preprocessing: Preprocessin
     std = np.asarray(preprocessing.normalisation.std, np.float32).reshape(1, -1, 1, 1)
     normalised: NDArray[np.float32] = (tensor / np.float32(255) - mean) / std
     return normalised
+
+
+def _shrunk(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """Decode a JPEG at 1/2, 1/4 or 1/8 if `SHRINK_MARGIN` allows, and resize it; anything else stays as it is.
+
+    It is resized before it is turned, because the last row and column of the smaller one may stand for a part of a
+    pixel, and resizing has to know which they are. Not with a box filter, which has no slope at its edges: a pixel is
+    in or out, and the error reaches 5 levels in the mean.
+    """
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L") or preprocessing.interpolation == "box":
+        return image
+    whole = image.size
+    size = resized_size(whole, preprocessing)
+    width, height = (math.ceil(SHRINK_MARGIN * side) for side in size)
+    drafted = image.draft(None, (width, height))
+    if drafted is None or image.size == whole:
+        return image
+    return image.resize(size, RESAMPLING[preprocessing.interpolation], box=drafted[1])
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -1,5 +1,7 @@
 """Pre-processing against its definition, and at its borders."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -90,6 +92,68 @@ def test_sixteen_bits_keep_the_high_byte() -> None:
     values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     pixels = image_to_pixels(Image.fromarray(values), same_size(1, 256, 256))
     np.testing.assert_array_equal(pixels[0], values >> 8)
+
+
+PHOTOGRAPHS = {"face": data.astronaut, "cat": data.cat, "cup": data.coffee, "rocket": data.rocket, "bricks": data.brick}
+
+
+def jpeg(image: Image.Image, orientation: int = 1, **options: object) -> Image.Image:
+    """The image, opened as a JPEG and not loaded."""
+    file, exif = BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    image.save(file, "JPEG", quality=90, exif=exif, **options)
+    return Image.open(file)
+
+
+@pytest.mark.parametrize("photograph", PHOTOGRAPHS)
+@pytest.mark.parametrize("interpolation", set(RESAMPLING) - {"box"})
+@pytest.mark.parametrize("enlarged", [1, 2.7])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_what_shrinks_on_load_stays_within_the_bound(
+    photograph: str, interpolation: str, enlarged: float, orientation: int
+) -> None:
+    photo = Image.fromarray(PHOTOGRAPHS[photograph]())
+    photo = photo.resize((int(photo.width * enlarged), int(photo.height * enlarged)), Image.Resampling.LANCZOS)
+    preprocessing = COLOUR.model_copy(update={"interpolation": interpolation})
+    exact = preprocessing.model_copy(update={"shrink_on_load": False})
+    opened = jpeg(photo, orientation)
+    difference = np.abs(
+        image_to_pixels(opened, preprocessing).astype(int) - image_to_pixels(jpeg(photo, orientation), exact)
+    )
+    assert opened.size < photo.size
+    assert difference.max() <= 16
+    assert difference.mean() <= 1
+
+
+@pytest.mark.parametrize(
+    ("image", "changed"),
+    [
+        (jpeg(Image.fromarray(data.coffee()).resize((347, 231))), {}),  # 231/2 < 2.9 × 40
+        (jpeg(Image.fromarray(data.coffee())), {"interpolation": "box"}),
+        (jpeg(Image.fromarray(data.coffee())), {"shrink_on_load": False}),
+        (jpeg(Image.fromarray(data.coffee()).convert("CMYK")), {}),
+        (Image.fromarray(data.coffee()), {}),
+    ],
+    ids=["too small", "box", "switched off", "CMYK", "not JPEG"],
+)
+def test_what_may_not_shrink_on_load_is_decoded_whole(image: Image.Image, changed: dict[str, object]) -> None:
+    preprocessing = COLOUR.model_copy(update=changed)
+    whole = image.size
+    pixels = image_to_pixels(image, preprocessing)
+    assert image.size == whole
+    resized = image.convert("RGB").resize((60, 40), RESAMPLING[preprocessing.interpolation])
+    np.testing.assert_array_equal(pixels, np.asarray(resized)[4:36, 14:46].transpose(2, 0, 1))
+
+
+def test_pictures_of_two_cameras_shrink_on_load_too() -> None:
+    file = BytesIO()
+    photo = Image.fromarray(data.coffee())
+    photo.save(file, "MPO", save_all=True, append_images=[photo], quality=90)
+    opened = Image.open(file)
+    assert opened.format == "MPO"
+    difference = np.abs(image_to_pixels(opened, COLOUR).astype(int) - image_to_pixels(photo, COLOUR))
+    assert opened.size == (300, 200)
+    assert difference.mean() < 4  # of JPEG itself
 
 
 @pytest.mark.parametrize("alpha", [0, 128, 255])
