@@ -6,6 +6,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from simplejpeg import decode_jpeg, decode_jpeg_header
 
 from models.manifest import Preprocessing
 from models.preprocessing import image_to_pixels, resized_size
@@ -19,8 +20,10 @@ SECONDS_A_PIXEL = 10e-9
 SECONDS_A_BYTE = 20e-9
 # Of formats whose size is not at hand: enough to count as long.
 SECONDS_UNKNOWN = 0.1
-# Markers of JPEG frames, which alone have the size: all of C0…CF but tables (C4, CC) and an extension (C8).
-JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# How a JPEG begins, and a marker that only EXIF and XMP have: both may say how to turn the image.
+JPEG = b"\xff\xd8"
+JPEG_APPLICATION = b"\xff\xe1"
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class PixelBudget:
@@ -55,10 +58,14 @@ def decode(content: bytes, preprocessing: Preprocessing, budget: PixelBudget) ->
     """Decode an image and pre-process it to shape (channels, height, width); of an animation the first frame counts.
 
     Raises `UnusableImageError` when the bytes are not a whole image of a known format, `ImageTooLargeError` when it
-    has, or would have after resizing, more pixels than are left; nothing is decoded before that is known.
+    has, or would have after resizing, more pixels than are left; nothing larger than the result is decoded before that
+    is known.
     """
     if not content:
         raise UnusableImageError(f"the image is empty: send the bytes of a file of format {', '.join(FORMATS)}")
+    if (pixels := _decode_plain_jpeg(content, preprocessing)) is not None:
+        budget.take((preprocessing.width, preprocessing.height), preprocessing)
+        return pixels
     image = _open(content)
     with image:
         if min(image.size) < 1:
@@ -92,18 +99,35 @@ def decode_cost(content: bytes) -> float:
 
 def _pixels(content: bytes) -> int | None:
     """How many pixels the header of a JPEG or PNG tells, None for anything else."""
-    if content.startswith(b"\x89PNG\r\n\x1a\n") and len(content) >= 24:
+    if content.startswith(PNG) and len(content) >= 24:
         width, height = struct.unpack_from(">II", content, 16)
         return int(width * height)
-    if not content.startswith(b"\xff\xd8"):
+    if not content.startswith(JPEG):
         return None
-    at = 2
-    while at + 9 <= len(content) and content[at] == 0xFF:
-        if content[at + 1] in JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", content, at + 5)
-            return int(width * height)
-        at += 2 + int.from_bytes(content[at + 2 : at + 4])
-    return None
+    try:
+        height, width, *_ = decode_jpeg_header(content)
+    except ValueError:
+        return None
+    return int(height) * int(width)
+
+
+def _decode_plain_jpeg(content: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8] | None:
+    """Decode a JPEG that has the size and the colours of the result; None for one that does not, or is damaged.
+
+    The pixels are those that Pillow gives, for it has the same decoder, but takes seven times as long to reach it.
+    """
+    if not content.startswith(JPEG) or JPEG_APPLICATION in content:
+        return None
+    result = (preprocessing.height, preprocessing.width)
+    stored, wanted = ("Gray", "GRAY") if preprocessing.channels == 1 else ("YCbCr", "RGB")
+    try:
+        height, width, colours, _ = decode_jpeg_header(content)
+        if (height, width) != result or preprocessing.resize != min(result) or colours != stored:
+            return None
+        pixels_HWC = decode_jpeg(content, wanted)
+    except ValueError:
+        return None
+    return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
 
 
 def _open(content: bytes) -> Image.Image:

@@ -1,11 +1,13 @@
 """Decoding: every format and mode that photographs come in, and whatever bytes may be sent instead."""
 
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
@@ -16,8 +18,12 @@ from service.images import FORMATS, SECONDS_TO_OPEN, SECONDS_UNKNOWN, PixelBudge
 from tests.service.conftest import encoded
 
 PREPROCESSING = Preprocessing(channels=3, height=32, width=32, resize=36)
+RIGHT_SIZE = Preprocessing(channels=3, height=32, width=32, resize=32)
 MAX_PIXELS = 1_000_000
 PHOTO = Image.fromarray(data.rocket())
+# Where in the file, and which byte instead.
+Damage = list[tuple[float, int]]
+DAMAGE = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=20)
 
 
 @pytest.mark.parametrize(
@@ -101,18 +107,75 @@ def test_truncated_files_are_refused(format: str, share: float) -> None:  # noqa
         decode(whole[: int(len(whole) * share)], PREPROCESSING, PixelBudget(MAX_PIXELS))
 
 
+@pytest.mark.parametrize("photo", [data.astronaut(), data.coffee(), data.text()], ids=["face", "cup", "grey page"])
+@pytest.mark.parametrize("quality", [5, 75, 100])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"subsampling": 0},
+        {"subsampling": 1},
+        {"progressive": True},
+        {"optimize": True},
+        {"restart_marker_rows": 1},
+        {"keep_rgb": True},
+        {"comment": "\xff\xe1"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("side", [8, 32, 33])
+def test_a_jpeg_of_the_right_size_has_the_pixels_that_pillow_gives(
+    photo: NDArray[np.uint8], quality: int, options: dict[str, Any], side: int
+) -> None:
+    content = encoded(Image.fromarray(photo).resize((side, side)), "JPEG", quality=quality, **options)
+    for channels in (1, 3):
+        preprocessing = Preprocessing(channels=channels, height=side, width=side, resize=side)
+        expected = image_to_pixels(Image.open(BytesIO(content)), preprocessing)
+        pixels = decode(content, preprocessing, PixelBudget(MAX_PIXELS))
+        np.testing.assert_array_equal(pixels, expected)
+        assert pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize("marker", ["exif", "xmp"])
+def test_a_jpeg_of_the_right_size_is_turned_upright(marker: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {"exif": exif} if marker == "exif" else {"xmp": b'<x:xmpmeta tiff:Orientation="6"/>'}
+    square = PHOTO.resize((32, 32))
+    sideways = square.transpose(Image.Transpose.ROTATE_90)
+    pixels = decode(encoded(sideways, "JPEG", quality=100, **options), RIGHT_SIZE, PixelBudget(MAX_PIXELS))
+    assert np.abs(pixels.astype(int) - image_to_pixels(square, RIGHT_SIZE)).mean() < 4
+
+
+def test_a_jpeg_of_the_right_size_counts_against_the_budget() -> None:
+    content = encoded(PHOTO.resize((32, 32)), "JPEG")
+    budget = PixelBudget(32 * 32 + 1)
+    decode(content, RIGHT_SIZE, budget)
+    assert budget.left == 1
+    with pytest.raises(ImageTooLargeError):
+        decode(content, RIGHT_SIZE, budget)
+
+
+# Pillow warns about much of it, and goes on.
+@pytest.mark.filterwarnings("ignore")
+@settings(deadline=None, max_examples=300)
+@given(DAMAGE)
+def test_a_damaged_jpeg_of_the_right_size_has_the_pixels_that_pillow_gives_if_it_gives_any(damage: Damage) -> None:
+    content = damaged(encoded(PHOTO.resize((32, 32)), "JPEG"), damage)
+    try:
+        expected = image_to_pixels(Image.open(BytesIO(content), formats=["JPEG"]), RIGHT_SIZE)
+    except Exception:
+        assert_pixels_or_error(content, RIGHT_SIZE)
+    else:
+        np.testing.assert_array_equal(decode(content, RIGHT_SIZE, PixelBudget(MAX_PIXELS)), expected)
+
+
 # Pillow warns about much of it, and goes on.
 @pytest.mark.filterwarnings("ignore")
 @settings(deadline=None)
-@given(st.sampled_from(FORMATS), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=20))
-def test_damaged_files_give_pixels_or_an_error_and_nothing_else(
-    name: str,
-    damage: list[tuple[float, int]],
-) -> None:
-    content = bytearray(SMALL[name])
-    for place, value in damage:
-        content[int(place * (len(content) - 1))] = value
-    assert_pixels_or_error(bytes(content))
+@given(st.sampled_from(FORMATS), DAMAGE)
+def test_damaged_files_give_pixels_or_an_error_and_nothing_else(name: str, damage: Damage) -> None:
+    assert_pixels_or_error(damaged(SMALL[name], damage))
 
 
 @pytest.mark.parametrize(("format", "options"), [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True})])
@@ -146,10 +209,17 @@ def test_any_bytes_give_an_error(content: bytes) -> None:
 SMALL = {name: encoded(PHOTO.resize((24, 16)), name) for name in FORMATS}
 
 
-def assert_pixels_or_error(content: bytes) -> None:
+def assert_pixels_or_error(content: bytes, preprocessing: Preprocessing = PREPROCESSING) -> None:
     try:
-        pixels = decode(content, PREPROCESSING, PixelBudget(MAX_PIXELS))
+        pixels = decode(content, preprocessing, PixelBudget(MAX_PIXELS))
     except (UnusableImageError, ImageTooLargeError):
         return
     assert pixels.shape == (3, 32, 32)
     assert pixels.dtype == np.uint8
+
+
+def damaged(content: bytes, damage: Damage) -> bytes:
+    spoiled = bytearray(content)
+    for place, value in damage:
+        spoiled[int(place * (len(spoiled) - 1))] = value
+    return bytes(spoiled)
