@@ -14,9 +14,9 @@ RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
     "box": Image.Resampling.BOX,
 }
-# Pixels of a side that a JPEG decoded at less than its size keeps for each one that resizing leaves: the most at which a
-# photograph of 12 megapixels is decoded at 1/4 for a side of 256. Measured where each just applies, the mean error is at
-# worst 1.7 levels of 255 at 2, 0.8 at 2.5, 0.6 at 2.9 and 0.5 at 4.
+# Pixels of a side that a JPEG decoded at less than its size keeps for each one that resizing leaves: the most at which
+# a photograph of 12 megapixels is decoded at 1/4 for a side of 256. Measured where each just applies, the mean error is
+# at worst 1.7 levels of 255 at 2, 0.8 at 2.5, 0.6 at 2.9 and 0.5 at 4.
 SHRINK_MARGIN = 2.9
 # How to undo each EXIF orientation.
 TURNS = {
