@@ -1,12 +1,19 @@
 """Settings of the service, each readable from the environment as `RESLENS_<NAME>`."""
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.policy import VersionPolicy
 from models.shelf import SHIPPED_MODELS
+
+
+def _path_or_url(place: object) -> object:
+    """A URL stays as it is: a path would make one slash of two."""
+    return Path(place) if isinstance(place, str) and "://" not in place else place
 
 
 class Settings(BaseSettings):
@@ -26,8 +33,17 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535, validation_alias=AliasChoices("RESLENS_PORT", "PORT"))] = 8000
     """Port to listen on; 0 takes a free one. `PORT` is read too."""
 
-    model_repository: Path = SHIPPED_MODELS
-    """Directory of the models: `<name>/<version>/{model.onnx, manifest.json, baseline.npz}`."""
+    model_repository: Annotated[Path | str, BeforeValidator(_path_or_url)] = SHIPPED_MODELS
+    """Directory of the models: `<name>/<version>/{model.onnx, manifest.json, baseline.npz}`; or its URL, `s3://bucket/models`."""
+
+    cache_directory: Path | None = None
+    """Where the models of a URL are kept. Default: `models` in the data directory."""
+
+    cache_megabytes: Annotated[int, Field(ge=1)] = 8192
+    """Most megabytes of models that are kept there; beyond it those that were not served for longest are dropped."""
+
+    remote_seconds: Annotated[float, Field(gt=0)] = 20.0
+    """Time that listing the models of a URL may take; after it what is kept here is served."""
 
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run. `auto` takes CUDA if it works, else the CPU; `cuda` is an error where CUDA does not work."""
@@ -53,11 +69,17 @@ class Settings(BaseSettings):
     max_batch: Annotated[int, Field(ge=1)] = 32
     """Most images in one run of a model: V2 requests with more are refused, classify requests are split."""
 
-    max_versions: Annotated[int, Field(ge=1)] = 4
-    """Versions kept loaded because a request named them, beside the one of each model that is served by default."""
+    max_versions: Annotated[int, Field(ge=0)] = 4
+    """Versions of a model kept loaded because requests named them, beside those of its policy and labels."""
 
-    model_control: Literal["none", "explicit"] = "explicit"
-    """Whether requests may load and unload models: `explicit`, or `none`, where they are refused."""
+    version_policies: dict[str, VersionPolicy] = {}
+    """Which versions of a model, or of every other, `*`, are kept loaded: `{"*": {"latest": 2}}`. Default: the newest."""
+
+    model_control: Literal["none", "explicit", "poll"] = "explicit"
+    """How what is served changes: `explicit`, by request; `poll`, also when the repository does; `none`, not at all."""
+
+    poll_seconds: Annotated[float, Field(ge=0.1)] = 15.0
+    """Time between two looks at the repository where it is polled."""
 
     inference_keys_file: Path | None = None
     """File of the keys for inference and reading, each a line that `python -m service key` makes. Default: no key."""
@@ -153,6 +175,14 @@ class Settings(BaseSettings):
         return origins
 
     @property
+    def model_directory(self) -> Path:
+        """Where the models are on this machine: the repository, or what is kept of one that is elsewhere."""
+        if isinstance(self.model_repository, Path):
+            return self.model_repository
+        name = hashlib.sha256(self.model_repository.encode()).hexdigest()[:16]
+        return (self.cache_directory or self._data() / "models").expanduser() / name
+
+    @property
     def origins(self) -> list[str]:
         """Those of `cors_origins`."""
         return [part.strip() for part in self.cors_origins.split(",") if part.strip()]
@@ -170,8 +200,10 @@ class Settings(BaseSettings):
         """The URL of the history; empty when there is to be none."""
         if self.history_url is not None:
             return self.history_url.get_secret_value()
+        return f"sqlite:///{(self._data() / 'history.sqlite3').absolute()}"
+
+    def _data(self) -> Path:
         try:
-            directory = self.data_directory.expanduser()
+            return self.data_directory.expanduser()
         except RuntimeError:  # a user without a home
-            directory = Path("reslens")
-        return f"sqlite:///{(directory / 'history.sqlite3').absolute()}"
+            return Path("reslens")

@@ -8,19 +8,21 @@ from service.settings import Settings
 
 def repository_of(settings: Settings) -> ModelRepository:
     """The repository, read from this machine alone; raises `StartupError` where it cannot be."""
-    if not settings.model_repository.is_dir():
+    directory = settings.model_directory
+    if not directory.is_dir():
         raise StartupError(
-            f"model repository {settings.model_repository} is not a directory: "
+            f"model repository {directory} is not a directory: "
             "create it, or set RESLENS_MODEL_REPOSITORY"
         )
-    repository = ModelRepository(settings.model_repository)
+    repository = ModelRepository(directory)
     try:
         repository.names()
     except OSError as error:
-        raise StartupError(f"model repository {settings.model_repository} cannot be read: {error}") from error
+        raise StartupError(f"model repository {directory} cannot be read: {error}") from error
     return repository
 
 
 def control_of(settings: Settings) -> Control:
     """The one control of a service, which no replica has joined yet; raises `StartupError`."""
-    return Control(repository_of(settings), max_named=settings.max_versions)
+    repository = repository_of(settings)
+    return Control(repository, settings.version_policies, settings.max_versions)
