@@ -51,12 +51,16 @@ def serve() -> int:
     """Serve until told to stop; returns the exit code."""
     from service import logs
     from service.errors import StartupError
+    from service.processes.size import gpus, workers_of
+    from service.processes.supervisor import supervise
+    from service.runtime.cpus import available_cpus
     from service.settings import Settings
 
     try:
         settings = Settings()
         logs.configure(settings.log_format, settings.access_log)
-        return _serve_alone(settings)
+        workers = workers_of(settings, available_cpus(), gpus())
+        return supervise(settings, workers) if workers else _serve_alone(settings)
     except (StartupError, ValidationError) as error:
         print(f"error: {_explained(error)}", file=sys.stderr)
         return 2

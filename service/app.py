@@ -72,7 +72,7 @@ CROSS_ORIGIN_ANSWER_HEADERS = ("Inference-Header-Content-Length", "Retry-After",
 def create_app(
     settings: Settings,
     bucket_seconds: int = SECONDS,
-    monitor: Monitor | None = None,
+    monitor: Callable[[Meters], Monitor] | None = None,
     peers: Peers | None = None,
     controls: Controls | None = None,
 ) -> FastAPI:
@@ -87,7 +87,8 @@ def create_app(
     own = control_of(settings) if controls is None else None
     controls = controls or own
     assert controls is not None
-    context = _context(settings, meters, monitor or _own_monitor(settings, meters, bucket_seconds), controls, peers)
+    watching = monitor(meters) if monitor else _own_monitor(settings, meters, bucket_seconds)
+    context = _context(settings, meters, watching, controls, peers)
     tracing = tracing_of()
 
     @asynccontextmanager

@@ -5,6 +5,7 @@ ends may call, and calls are answered in whatever order they end.
 """
 
 import asyncio
+import contextlib
 import logging
 import struct
 from collections.abc import Awaitable, Callable, Mapping
@@ -61,7 +62,7 @@ class Channel:
         self._number = 0
         self.closed = False
 
-    async def call(self, name: str, payload: bytes = b"", **arguments: Any) -> Answer:
+    async def call(self, what: str, payload: bytes = b"", /, **arguments: Any) -> Answer:
         """Have the other process do something, and wait for it.
 
         Raises `RelayedError` for what went wrong there, or `ChannelClosedError`.
@@ -72,7 +73,7 @@ class Channel:
         number = self._number
         future = self._pending[number] = asyncio.get_running_loop().create_future()
         try:
-            self._send({"id": number, "call": name, "arguments": arguments}, payload)
+            self._send({"id": number, "call": what, "arguments": arguments}, payload)
             await self._writer.drain()
             answer: Answer = await future
             return answer
@@ -81,11 +82,11 @@ class Channel:
         finally:
             self._pending.pop(number, None)
 
-    def tell(self, name: str, payload: bytes = b"", **arguments: Any) -> bool:
+    def tell(self, what: str, payload: bytes = b"", /, **arguments: Any) -> bool:
         """Have it do something, and never know; false when too much waits to be sent."""
         if self.closed or self._writer.transport.get_write_buffer_size() + len(payload) > MAX_WAITING_BYTES:
             return False
-        self._send({"call": name, "arguments": arguments}, payload)
+        self._send({"call": what, "arguments": arguments}, payload)
         return True
 
     async def run(self) -> None:
@@ -104,7 +105,13 @@ class Channel:
         finally:
             self.close()
 
+    async def flush(self) -> None:
+        """Wait until what was told is sent."""
+        with contextlib.suppress(ConnectionError):
+            await self._writer.drain()
+
     def close(self) -> None:
+        """Break off: calls that wait fail."""
         self.closed = True
         self._writer.close()
         for future in self._pending.values():

@@ -21,6 +21,8 @@ logger = logging.getLogger("reslens")
 # Ticks of uvicorn's, of a tenth of a second, after which the certificate is looked at again.
 CERTIFICATE_TICKS = 20
 
+CLOSE = (b"connection", b"close")
+
 
 class Server(uvicorn.Server):
     """Says where to look once it listens, and that it will end before it does.
@@ -73,11 +75,15 @@ class Server(uvicorn.Server):
         Not after Ctrl-C, nor after a second signal.
         """
         self._context.lifetime.ends = True
-        # Whoever keeps a connection is to make the next one elsewhere.
-        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        self.close_connections()
         end = time.monotonic() + self._context.settings.announce_seconds
         while time.monotonic() < end and self._signals == [signal.SIGTERM]:
             await asyncio.sleep(0.05)
+
+    def close_connections(self) -> None:
+        """Close each after its next answer: whoever keeps one is to make the next one elsewhere."""
+        if CLOSE not in self.server_state.default_headers:
+            self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
 
     def greet(self) -> None:
         """Say where the service is, and what it serves."""

@@ -1,0 +1,126 @@
+"""Hands each connection to the worker that has the fewest.
+
+If workers accepted for themselves, whichever wakes first would take all that came at once: a client with eight
+connections would keep one core busy and leave the others idle. So the supervisor accepts, and passes the sockets on.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+
+from service.processes.sockets import BACKLOG
+
+logger = logging.getLogger("reslens")
+
+# How many connections a worker has been given, and how many of them are open.
+REPORT = struct.Struct("!QI")
+# Before others get a turn.
+AT_ONCE = 64
+RETRY_SECONDS = 0.01
+
+
+class Receiver:
+    """One worker as the dispatcher knows it, by its end of a pair of sockets."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self.link = link
+        self._given = 0
+        self._received = 0
+        self._open = 0
+        link.setblocking(False)
+
+    @property
+    def connections(self) -> int:
+        """Those open, and those on their way."""
+        return self._open + self._given - self._received
+
+    def give(self, connection: socket.socket) -> bool:
+        """Pass a connection on; false when the worker takes none now."""
+        try:
+            socket.send_fds(self.link, [b"+"], [connection.fileno()])
+        except OSError:
+            return False
+        self._given += 1
+        return True
+
+    def read_reports(self) -> None:
+        with contextlib.suppress(OSError, struct.error):
+            while report := self.link.recv(REPORT.size):
+                self._received, self._open = REPORT.unpack(report)
+
+
+class Dispatcher:
+    """Accepts as long as there is a worker; else connections wait in the backlog. Belongs to one event loop."""
+
+    def __init__(self, listeners: list[socket.socket]) -> None:
+        self._listeners = listeners
+        self._receivers: list[Receiver] = []
+        self._waiting: list[socket.socket] = []
+        self._retry: asyncio.TimerHandle | None = None
+        self._accepting = False
+
+    def add(self, receiver: Receiver) -> None:
+        """Let a worker have connections; with the first one, the service listens."""
+        loop = asyncio.get_running_loop()
+        self._receivers.append(receiver)
+        loop.add_reader(receiver.link, receiver.read_reports)
+        if not self._accepting:
+            self._accepting = True
+            for listener in self._listeners:
+                listener.listen(BACKLOG)
+                loop.add_reader(listener, self._accept, listener)
+
+    def remove(self, receiver: Receiver) -> None:
+        if receiver not in self._receivers:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(receiver.link)
+        self._receivers.remove(receiver)
+        if not self._receivers:
+            self._pause(loop)
+
+    def close(self) -> None:
+        """Let nobody in any more; connections that have been accepted are passed on first."""
+        loop = asyncio.get_running_loop()
+        self._pause(loop)
+        self._pass_on()
+        for connection in self._waiting:
+            connection.close()
+        for listener in self._listeners:
+            listener.close()
+
+    def _pause(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._accepting = False
+        for listener in self._listeners:
+            loop.remove_reader(listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                connection, _ = listener.accept()
+            except (BlockingIOError, ConnectionError):
+                break
+            except OSError as error:  # no more file descriptors
+                logger.error("a connection could not be accepted: %s", error.strerror)
+                break
+            self._waiting.append(connection)
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        while self._waiting and self._give(self._waiting[0]):
+            self._waiting.pop(0).close()  # the worker has its own
+        if self._waiting and self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._try_again)
+
+    def _give(self, connection: socket.socket) -> bool:
+        return any(receiver.give(connection) for receiver in sorted(self._receivers, key=_connections))
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._pass_on()
+
+
+def _connections(receiver: Receiver) -> int:
+    return receiver.connections

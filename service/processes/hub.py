@@ -1,0 +1,95 @@
+"""Where the channels of all processes end: what they may ask of each other goes through here."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from service.channel import Answer, Channel, Handler
+from service.control.control import Control
+from service.processes.sockets import WATCHER
+
+logger = logging.getLogger("reslens")
+
+COUNTS_SECONDS = 2.0
+
+Welcome = Callable[[int, Channel], Awaitable[None]]
+
+
+class Hub:
+    """Answers the processes of the service. Belongs to one event loop."""
+
+    def __init__(self, control: Control, welcome: Welcome, refused: Callable[[str], None]) -> None:
+        self._control = control
+        self._welcome = welcome
+        self._refused = refused
+        self.workers: dict[int, Channel] = {}
+        self.observer: Channel | None = None
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one process until it ends."""
+        handlers: dict[str, Handler] = {
+            "failed": self._failed,
+            "counts": self._counts,
+            "load": self._load,
+            "unload": self._unload,
+            "rollback": self._rollback,
+            "label": self._label,
+            "demand": self._demand,
+            "states": self._states,
+            "problem": self._problem,
+        }
+        channel = Channel(reader, writer, handlers)
+
+        async def hello(arguments: dict[str, Any], _: bytes) -> Answer:
+            if arguments["role"] == WATCHER:
+                self.observer = channel
+            else:
+                self.workers[arguments["number"]] = channel
+                await self._welcome(arguments["number"], channel)
+            return Answer(None)
+
+        handlers["hello"] = hello
+        await channel.run()
+        self.workers = {number: worker for number, worker in self.workers.items() if worker is not channel}
+        if self.observer is channel:
+            self.observer = None
+
+    async def tell_workers(self, what: str) -> None:
+        """Have every worker do something; those that are gone do nothing."""
+        await asyncio.gather(*(worker.call(what) for worker in self.workers.values()), return_exceptions=True)
+
+    async def _failed(self, arguments: dict[str, Any], _: bytes) -> Answer:
+        self._refused(arguments["message"])
+        return Answer(None)
+
+    async def _counts(self, arguments: dict[str, Any], _: bytes) -> Answer:
+        """Of all workers but the one that asks; one that does not answer in time is left out."""
+        others = [worker for number, worker in self.workers.items() if number != arguments["number"]]
+        asked = (asyncio.wait_for(worker.call("counts"), COUNTS_SECONDS) for worker in others)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return Answer([counts for answer in answers if isinstance(answer, Answer) for counts in answer.result])
+
+    async def _load(self, arguments: dict[str, Any], _: bytes) -> Answer:
+        return Answer(await self._control.load(**arguments))
+
+    async def _unload(self, arguments: dict[str, Any], _: bytes) -> Answer:
+        await self._control.unload(**arguments)
+        return Answer(None)
+
+    async def _rollback(self, arguments: dict[str, Any], _: bytes) -> Answer:
+        return Answer(await self._control.rollback(**arguments))
+
+    async def _label(self, arguments: dict[str, Any], _: bytes) -> Answer:
+        await self._control.label(**arguments)
+        return Answer(None)
+
+    async def _demand(self, arguments: dict[str, Any], _: bytes) -> Answer:
+        await self._control.demand(**arguments)
+        return Answer(None)
+
+    async def _states(self, _: dict[str, Any], __: bytes) -> Answer:
+        return Answer([state.model_dump() for state in await self._control.states()])
+
+    async def _problem(self, _: dict[str, Any], __: bytes) -> Answer:
+        return Answer(await self._control.problem())

@@ -1,0 +1,132 @@
+"""The process that watches the traffic of all workers: it holds the windows, judges them, and keeps the history."""
+
+import asyncio
+import contextlib
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+
+from models.manifest import ModelManifest
+from models.repository import ModelRepository, UnknownVersionError
+from service import logs
+from service.channel import Answer, Channel, connect
+from service.control.opening import repository_of
+from service.monitor.buckets import SECONDS
+from service.monitor.local import LocalMonitor, local_monitor
+from service.monitor.meters import Meters
+from service.monitor.remote import unpack
+from service.processes.signals import ignore_signals
+from service.processes.sockets import CONTROL, OBSERVER, WATCHER
+from service.runtime.reference import Reference
+from service.settings import Settings
+
+# Versions of which the manifest and the baseline are kept.
+KEPT = 64
+# Below whoever answers requests.
+NICE = 10
+
+
+@dataclass(frozen=True)
+class Published:
+    """A version that is watched and not run."""
+
+    manifest: ModelManifest
+    reference: Reference
+
+
+class Observer:
+    """Answers the workers' channels."""
+
+    def __init__(self, repository: ModelRepository, monitor: LocalMonitor) -> None:
+        self._repository = repository
+        self._monitor = monitor
+        self._published: OrderedDict[tuple[str, int, str], Published] = OrderedDict()
+        self.handlers = {
+            "observe": self._observe,
+            "statistics": self._statistics,
+            "diagnosis": self._diagnosis,
+            "series": self._series,
+        }
+
+    async def _observe(self, arguments: dict[str, Any], payload: bytes) -> Answer:
+        outputs = unpack(arguments.pop("tensors"), payload)
+        self._monitor.traffic.observe(await self._subject(**arguments), outputs)
+        return Answer(None)
+
+    async def _statistics(self, arguments: dict[str, Any], _: bytes) -> Answer:
+        window = arguments.pop("window")
+        return Answer(None, await self._monitor.statistics(await self._subject(**arguments), window))
+
+    async def _diagnosis(self, arguments: dict[str, Any], _: bytes) -> Answer:
+        window = arguments.pop("window")
+        return Answer(None, await self._monitor.diagnosis(await self._subject(**arguments), window))
+
+    async def _series(self, _: dict[str, Any], __: bytes) -> Answer:
+        return Answer(None, await self._monitor.series())
+
+    async def _subject(self, name: str, version: int, digest: str) -> Published:
+        """The version that the worker runs; raises `UnknownVersionError` when it is no longer in the repository."""
+        key = (name, version, digest)
+        if key not in self._published:
+            published = await to_thread.run_sync(self._open, name, version)
+            if published.manifest.digests[published.manifest.graph] != digest:
+                raise UnknownVersionError(name, str(version), self._repository.versions(name))
+            self._published[key] = published
+        self._published.move_to_end(key)
+        while len(self._published) > KEPT:
+            self._published.popitem(last=False)
+        return self._published[key]
+
+    def _open(self, name: str, version: int) -> Published:
+        bundle = self._repository.open(name, version)
+        return Published(bundle.manifest, Reference.of(bundle))
+
+
+def run(settings: Settings, directory: str, bucket_seconds: int = SECONDS) -> None:
+    """Watch until the supervisor says that it is enough, or is gone."""
+    ignore_signals()
+    logs.configure(settings.log_format, settings.access_log)
+    with contextlib.suppress(OSError):
+        os.nice(NICE)
+    asyncio.run(_serve(settings, Path(directory), bucket_seconds))
+
+
+async def _serve(settings: Settings, directory: Path, bucket_seconds: int) -> None:
+    ended = asyncio.Event()
+
+    async def end(_: dict[str, Any], __: bytes) -> Answer:
+        ended.set()
+        return Answer(None)
+
+    supervisor = await connect(str(directory / CONTROL), {"end": end})
+    supervising = asyncio.create_task(supervisor.run())
+    supervising.add_done_callback(lambda _: ended.set())
+    monitor = local_monitor(settings, Meters(), bucket_seconds)
+    observer = Observer(repository_of(settings), monitor)
+    channels: set[asyncio.Task[None]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        channels.add(task)
+        try:
+            await Channel(reader, writer, observer.handlers).run()
+        finally:
+            channels.discard(task)
+
+    await monitor.start()
+    server = await asyncio.start_unix_server(accept, directory / OBSERVER)
+    try:
+        with contextlib.suppress(Exception):
+            await supervisor.call("hello", role=WATCHER)
+        await ended.wait()
+    finally:
+        server.close()
+        for channel in channels:
+            channel.cancel()
+        await monitor.close()
+        supervisor.close()
