@@ -55,7 +55,7 @@ class Dispatcher:
     """Accepts as long as there is a worker; else connections wait in the backlog. Belongs to one event loop."""
 
     def __init__(self, listeners: list[socket.socket]) -> None:
-        self._listeners = listeners
+        self._listeners = [*listeners]
         self._receivers: list[Receiver] = []
         self._waiting: list[socket.socket] = []
         self._retry: asyncio.TimerHandle | None = None
@@ -88,8 +88,8 @@ class Dispatcher:
         self._pass_on()
         for connection in self._waiting:
             connection.close()
-        for listener in self._listeners:
-            listener.close()
+        while self._listeners:
+            self._listeners.pop().close()
 
     def _pause(self, loop: asyncio.AbstractEventLoop) -> None:
         self._accepting = False

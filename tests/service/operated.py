@@ -38,7 +38,8 @@ class Operated:
 @contextlib.contextmanager
 def operated(root: Path, log: Path, verify: Any = True, **settings: object) -> Iterator[Operated]:
     """`python -m service` over the models below `root`, all that it says written to the file `log`."""
-    chosen = {"MODEL_REPOSITORY": root, "PORT": 0, "PROVIDER": "cpu", "THREADS": 1, "HISTORY_URL": "", **settings}
+    base = {"PORT": 0, "PROVIDER": "cpu", "WORKERS": 0, "THREADS": 1, "HISTORY_URL": ""}
+    chosen = {"MODEL_REPOSITORY": root, **base, **settings}
     environment = os.environ | {f"RESLENS_{name}": str(value) for name, value in chosen.items()}
     with (
         log.open("w") as output,

@@ -23,7 +23,8 @@ from tests import bundles
 
 @contextlib.contextmanager
 def service(root: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    variables = {"RESLENS_MODEL_REPOSITORY": str(root), "RESLENS_PROVIDER": "cpu", "RESLENS_PORT": "0", **environment}
+    base = {"RESLENS_PROVIDER": "cpu", "RESLENS_PORT": "0", "RESLENS_WORKERS": "0"}
+    variables = {"RESLENS_MODEL_REPOSITORY": str(root), **base, **environment}
     with subprocess.Popen(
         [sys.executable, "-m", "service"],
         env=os.environ | variables,
