@@ -16,6 +16,13 @@ def _path_or_url(place: object) -> object:
     return Path(place) if isinstance(place, str) and "://" not in place else place
 
 
+def own_repository(settings: "Settings") -> Path:
+    """The repository, where it is a directory of this machine; raises `ValueError` where it is elsewhere."""
+    if isinstance(settings.model_repository, str):
+        raise ValueError(f"{settings.model_repository} is not on this machine: name a directory with --repository")
+    return settings.model_repository
+
+
 class Settings(BaseSettings):
     """How the service runs. An unknown value is an error at start-up."""
 
@@ -48,6 +55,30 @@ class Settings(BaseSettings):
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run. `auto` takes CUDA if it works, else the CPU; `cuda` is an error where CUDA does not work."""
 
+    precision: Literal["auto", "fp32", "fp16"] = "auto"
+    """Graph that runs on CUDA: `auto` is the one in half precision where a model has one, and `fp16` serves no other."""
+
+    device: Annotated[int, Field(ge=0)] = 0
+    """Number of the CUDA device. With several workers each has its own."""
+
+    gpu_memory_megabytes: Annotated[int | None, Field(ge=1)] = None
+    """Most device memory of one session; each model has two, with and without statistics. Default: all there is."""
+
+    gpu_arena: Literal["double", "exact"] = "double"
+    """How much device memory is taken at once: `double` what is there, or `exact`, what is needed."""
+
+    gpu_arena_shrink: bool = False
+    """Whether a run gives its device memory back when it is over: slower, and without CUDA graphs."""
+
+    tf32: bool = False
+    """Whether convolutions on CUDA may use TF32: faster, and logits are not quite those that were published."""
+
+    cudnn_search: Literal["heuristic", "exhaustive", "default"] = "heuristic"
+    """How cuDNN chooses algorithms; an `exhaustive` search is all done at load, which takes longer."""
+
+    cuda_graphs: Literal["auto", "on", "off"] = "auto"
+    """Whether runs on CUDA are captured and replayed as one: `auto` where a model can be, `on` serves no other."""
+
     workers: Annotated[int | None, Field(ge=0, le=1024)] = None
     """Processes that serve, on one port. Default: one for each CPU, or GPU; 0: one process alone, the least memory."""
 
@@ -55,7 +86,19 @@ class Settings(BaseSettings):
     """Threads of one inference on the CPU. Default: the CPUs, cgroup quota included, divided among the workers."""
 
     concurrency: Annotated[int | None, Field(ge=1)] = None
-    """Requests that are decoded and inferred at the same time; others wait. Default: the CPUs, and at least 2."""
+    """Runs at the same time in one process, each in a thread, beside short ones. Default: 1."""
+
+    batching: Literal["auto", "on", "off"] = "auto"
+    """Whether images of several requests that wait share a run: `auto` where that was measured to help, CUDA always."""
+
+    queue_images: Annotated[int, Field(ge=1)] = 256
+    """Most images that wait for a run in one process, and requests that wait to be decoded; more get a 429."""
+
+    timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """What a request that names no timeout waits at most; then it gets a 504, and is not computed."""
+
+    max_timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """Longest timeout that a request may name; a longer one is cut."""
 
     max_body_bytes: Annotated[int, Field(ge=1024)] = 64 << 20
     """Longest request body; a longer one is refused with 413 while it arrives."""
@@ -67,13 +110,13 @@ class Settings(BaseSettings):
     """Most images in one classify request."""
 
     max_batch: Annotated[int, Field(ge=1)] = 32
-    """Most images in one run of a model: V2 requests with more are refused, classify requests are split."""
+    """Most images in one run of a model, of one request or several; V2 requests with more are refused."""
 
     max_versions: Annotated[int, Field(ge=0)] = 4
     """Versions of a model kept loaded because requests named them, beside those of its policy and labels."""
 
     version_policies: dict[str, VersionPolicy] = {}
-    """Which versions of a model, or of every other, `*`, are kept loaded: `{"*": {"latest": 2}}`. Default: the newest."""
+    """Which versions of a model, or of all others, `*`, to keep loaded: `{"*": {"latest": 2}}`. Default: the newest."""
 
     model_control: Literal["none", "explicit", "poll"] = "explicit"
     """How what is served changes: `explicit`, by request; `poll`, also when the repository does; `none`, not at all."""
@@ -158,6 +201,12 @@ class Settings(BaseSettings):
 
     webhook_secret: SecretStr | None = None
     """Key of the HMAC-SHA256 with which the messages of the webhook are signed."""
+
+    @model_validator(mode="after")
+    def _keeps_captured_memory(self) -> Self:
+        if self.gpu_arena_shrink and self.cuda_graphs == "on":
+            raise ValueError("RESLENS_GPU_ARENA_SHRINK takes the memory that RESLENS_CUDA_GRAPHS=on keeps: choose one")
+        return self
 
     @model_validator(mode="after")
     def _has_a_certificate(self) -> Self:
