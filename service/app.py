@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from models.repository import Bundle
 from service.access.document import with_keys
 from service.access.gate import Access, Gate
+from service.batching.scheduler import scheduler_of
 from service.body import BodyLimit
 from service.control.controls import Controls
 from service.control.opening import control_of, repository_of
@@ -32,6 +33,7 @@ from service.routes import (
     pages,
     repository,
     statistics,
+    versions,
 )
 from service.routes.answers import Error
 from service.routes.context import Context, Peers
@@ -48,6 +50,7 @@ ROUTERS = (
     pages.router,  # /
     models.router,  # /v1/models, /v1/models/{name}
     classify.router,  # /v1/models/{name}/classify
+    versions.router,  # /v1/models/{name}/labels[/{label}], …/rollback
     statistics.router,  # /v1/models/{name}/statistics, …/diagnosis, …/baseline
     layers.router,  # /v1/models/{name}/layers/{layer}/map
     health.router,  # /v2, /v2/health/*, /v2/models/{name}[/versions/{version}]/ready
@@ -101,6 +104,7 @@ def create_app(
                 await own.start()
             yield
         finally:
+            await context.scheduler.close()
             if own is not None:
                 await own.close()
             await context.monitor.close()
@@ -152,8 +156,12 @@ def _context(settings: Settings, meters: Meters, monitor: Monitor, controls: Con
     cpus = available_cpus()
     threads = settings.threads or cpus
 
+    scheduler = scheduler_of(settings, provider, threads)
+
     def load(bundle: Bundle) -> LoadedModel:
-        return LoadedModel(bundle, provider, threads, settings.max_batch)
+        model = LoadedModel(bundle, provider, threads, settings.max_batch)
+        scheduler.prepare(model)
+        return model
 
     return Context(
         settings=settings,
@@ -161,7 +169,8 @@ def _context(settings: Settings, meters: Meters, monitor: Monitor, controls: Con
         control=controls,
         meters=meters,
         tally=Tally(),
-        workers=CapacityLimiter(settings.concurrency or max(2, cpus)),
+        scheduler=scheduler,
+        workers=CapacityLimiter(max(2, cpus)),
         monitor=monitor,
         peers=peers,
         maps=LayerMaps(repository, threads),

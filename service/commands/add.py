@@ -13,7 +13,7 @@ from models.preprocessing import RESAMPLING
 from models.repository import ModelRepository
 from service.commands.adoption import Adopted, adopt
 from service.errors import explain
-from service.settings import Settings
+from service.settings import Settings, own_repository
 
 MAX_TEXT_BYTES = 4 << 20
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     labels = read_labels(arguments.labels)
     given = read_graph(arguments.file)
     preprocessing = _preprocessing(arguments, image_input(given))
-    root = arguments.repository or Settings().model_repository
+    root = arguments.repository or own_repository(Settings())
     if root.exists() and not root.is_dir():
         raise ValueError(f"repository {root} is not a directory: name one, or a place where one can be made")
     done = adopt(

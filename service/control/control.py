@@ -12,6 +12,7 @@ from models.repository import ModelRepository, RepositoryError, UnknownVersionEr
 from service.control.course import UNLOADED, Course, Look
 from service.control.fleet import Fleet
 from service.control.pilot import Pilot
+from service.control.polling import Polling
 from service.control.replica import Replica
 from service.control.serving import WHOLE, Serving, State
 from service.errors import BadRequestError, ConflictError, ModelUnavailableError, ServiceError, UnloadedError
@@ -28,21 +29,30 @@ class Control:
     """
 
     def __init__(
-        self, repository: ModelRepository, policies: Mapping[str, VersionPolicy] | None = None, max_named: int = 4
+        self,
+        repository: ModelRepository,
+        policies: Mapping[str, VersionPolicy] | None = None,
+        max_named: int = 4,
+        poll_seconds: float | None = None,
     ) -> None:
         self._repository = repository
         self._max_named = max_named
         self._fleet = Fleet()
         self._pilot = Pilot(repository, self._fleet, policies or {})
         self._courses: dict[str, Course] = {}
+        self._polling = Polling(self.poll, poll_seconds) if poll_seconds else None
         self._changes: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
         """Serve what is in the repository; what cannot be served is recorded, and raises nothing."""
         await self.poll()
+        if self._polling:
+            self._polling.start()
 
     async def close(self) -> None:
         """Let the changes that have begun end."""
+        if self._polling:
+            await self._polling.close()
         await asyncio.gather(*self._changes, return_exceptions=True)
 
     async def join(self, replica: Replica) -> None:

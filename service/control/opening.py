@@ -11,8 +11,7 @@ def repository_of(settings: Settings) -> ModelRepository:
     directory = settings.model_directory
     if not directory.is_dir():
         raise StartupError(
-            f"model repository {directory} is not a directory: "
-            "create it, or set RESLENS_MODEL_REPOSITORY"
+            f"model repository {directory} is not a directory: create it, or set RESLENS_MODEL_REPOSITORY"
         )
     repository = ModelRepository(directory)
     try:
@@ -25,4 +24,5 @@ def repository_of(settings: Settings) -> ModelRepository:
 def control_of(settings: Settings) -> Control:
     """The one control of a service, which no replica has joined yet; raises `StartupError`."""
     repository = repository_of(settings)
-    return Control(repository, settings.version_policies, settings.max_versions)
+    poll_seconds = settings.poll_seconds if settings.model_control == "poll" else None
+    return Control(repository, settings.version_policies, settings.max_versions, poll_seconds)

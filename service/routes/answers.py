@@ -97,18 +97,32 @@ class ModelSummary(Answer):
     accuracy: float | None
     """On held-out images; what they are is in the manifest's metrics."""
     versions: list[VersionState]
+    labels: dict[str, int]
+    """Names of versions, which can be named instead of them."""
+
+
+class Chosen(Answer):
+    name: str
+    version: int
+    """The version that is served now where none is named."""
+
+
+class Labels(Answer):
+    labels: dict[str, int]
 
 
 class FailedModel(Answer):
     name: str
     version: int | None
-    """Null where the versions cannot even be listed."""
+    """Null where it is not one version: they cannot be listed, or the policy or the labels cannot be read."""
     reason: str
 
 
 class ModelList(Answer):
     models: list[ModelSummary]
     failed: list[FailedModel]
+    repository_problem: str
+    """Why the repository cannot be reached, while all that is served goes on; empty if it can."""
 
 
 class LayerMeaning(Answer):

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
 from anyio import CapacityLimiter
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 
+from models.choice import Label
 from models.repository import UnknownVersionError
+from service.batching.scheduler import Scheduler
 from service.control.controls import Controls
-from service.errors import ModelUnavailableError
+from service.errors import BadRequestError, ControlError, ModelUnavailableError
 from service.monitor.meters import MODEL, Meters
 from service.monitor.monitor import Monitor
 from service.monitor.tally import Tally
@@ -49,8 +51,10 @@ class Context:
     """Decides what is on the shelf, for all processes."""
     meters: Meters
     tally: Tally
+    scheduler: Scheduler
+    """Through which every run goes, and all work that takes long."""
     workers: CapacityLimiter
-    """Threads that decode and infer; requests wait here when all are busy."""
+    """Threads that read bodies; requests wait here when all are busy."""
     monitor: Monitor
     maps: LayerMaps
     peers: "Peers | None" = None
@@ -72,6 +76,13 @@ class Context:
         request.scope[MODEL] = name
         return model
 
+    def check_control(self) -> None:
+        """Raise `ControlError` where requests may not change what is served."""
+        if self.settings.model_control == "none":
+            raise ControlError(
+                "explicit model load / unload is not allowed: start the service with RESLENS_MODEL_CONTROL=explicit"
+            )
+
     async def _labelled(self, name: str, label: str) -> int:
         serving = self.shelf.serving(name)
         if label not in serving.labels:
@@ -90,10 +101,19 @@ class Context:
         raise ModelUnavailableError(f"model {name!r} was let go while it was asked for: try again")
 
 
+def named(version: int | None, label: str | None) -> int | str | None:
+    """What a query says of the version; raises `BadRequestError` where it says two things."""
+    if version is not None and label is not None:
+        raise BadRequestError(f"version {version} and label {label!r} exclude each other: name one")
+    return version if label is None else label
+
+
 # Not a plain function: FastAPI would call that in a thread of its own.
 async def _context(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 
 
+Version = Annotated[int | None, Query(ge=1)]
+LabelQuery = Annotated[Label | None, Query()]
 Here = Annotated[Context, Depends(_context)]

@@ -4,7 +4,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 import orjson
-from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from numpy.typing import NDArray
 
@@ -14,13 +13,16 @@ from service.images import PixelBudget, decode
 from service.mosaic import mosaic
 from service.routes.answers import LayerMap
 from service.routes.classify import BODY
-from service.routes.context import Here
+from service.routes.context import Here, LabelQuery, Version
+from service.routes.terms import terms_of
 from service.routes.upload import Options, read_upload
 from service.runtime.maps import LayerMaps, find_site
 from service.runtime.model import LoadedModel
 
 router = APIRouter(prefix="/v1/models/{name}/layers", tags=["models"])
 
+# Enough to be in a thread: a map may need a session of its own.
+SECONDS_A_MAP = 0.1
 PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -32,15 +34,16 @@ async def layer_map(
     layer: str,
     channel: Annotated[int | None, Query(ge=0)] = None,
     format: Literal["png", "json"] = "png",  # noqa: A002
-    version: Annotated[int | None, Query(ge=1)] = None,
+    version: Version = None,
+    label: LabelQuery = None,
 ) -> Response:
     """What one layer does to one image: every channel in a grid, or one `channel`, as a PNG or as numbers.
 
     The image comes as for `classify`. All channels have one scale of grey, from the least value to the greatest; what
     is not finite is red.
     """
-    upload = await read_upload(request, Options(version=version), 1, here.workers)
-    model = await here.model(request, name, upload.options.version)
+    upload = await read_upload(request, Options(version=version, label=label), 1, here.workers)
+    model = await here.model(request, name, upload.options.named)
     channels = _channels(model, layer, channel)
     (image,) = upload.images
 
@@ -50,7 +53,7 @@ async def layer_map(
             return Response(mosaic(values_CHW), media_type="image/png")
         return Response(_numbers(model, layer, channels, values_CHW), media_type="application/json")
 
-    return await to_thread.run_sync(work, limiter=here.workers)
+    return await here.scheduler.work(SECONDS_A_MAP, work, terms_of(request, here.settings))
 
 
 def _channels(model: LoadedModel, layer: str, channel: int | None) -> list[int]:

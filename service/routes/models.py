@@ -1,13 +1,11 @@
 """What is on the shelf, for people."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 
 from models.manifest import ActivationSite
 from service.control.serving import WHOLE, State
 from service.routes.answers import FailedModel, LayerMeaning, Memory, ModelDetail, ModelList, ModelSummary, VersionState
-from service.routes.context import Here
+from service.routes.context import Context, Here, LabelQuery, Version, named
 from service.runtime.model import LoadedModel
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -18,19 +16,20 @@ async def models(here: Here) -> ModelList:
     """Every model that is served, and every version that cannot be, with the reason."""
     states = await here.control.states()
     return ModelList(
-        models=[_summary(model, states) for model in here.shelf.served()],
+        models=[_summary(here, model, states) for model in here.shelf.served()],
         failed=[FailedModel(**failure._asdict()) for failure in here.shelf.failures],
+        repository_problem=await here.control.problem(),
     )
 
 
 @router.get("/{name}")
 async def model(
-    request: Request, here: Here, name: str, version: Annotated[int | None, Query(ge=1)] = None
+    request: Request, here: Here, name: str, version: Version = None, label: LabelQuery = None
 ) -> ModelDetail:
     """Everything known of one model: classes, what each layer's statistics mean, how it was trained, how good it is."""
-    loaded = await here.model(request, name, version)
+    loaded = await here.model(request, name, named(version, label))
     return ModelDetail(
-        **dict(_summary(loaded, await here.control.states())),
+        **dict(_summary(here, loaded, await here.control.states())),
         manifest=loaded.manifest,
         layers=[_meaning(site) for site in loaded.manifest.sites],
         statistics_outputs=list(loaded.statistics),
@@ -51,7 +50,7 @@ def _meaning(site: ActivationSite) -> LayerMeaning:
     )
 
 
-def _summary(model: LoadedModel, states: list[State]) -> ModelSummary:
+def _summary(here: Context, model: LoadedModel, states: list[State]) -> ModelSummary:
     manifest = model.manifest
     return ModelSummary(
         name=manifest.name,
@@ -65,4 +64,5 @@ def _summary(model: LoadedModel, states: list[State]) -> ModelSummary:
             for state in states
             if state.name == manifest.name and state.version != WHOLE
         ],
+        labels=here.shelf.serving(manifest.name).labels,
     )

@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 
+from models.choice import Label
 from service.errors import BadRequestError, MediaTypeError, explain
 from service.protocol.envelope import parse_json
+from service.routes.context import named
 
 # Options, in JSON; more than there are, so that a wrong one is named.
 MAX_OPTIONS = 16
@@ -29,6 +31,18 @@ class Options(BaseModel):
     """What to say about the layers: nothing, one set of numbers a layer, or also those of every channel."""
     version: Annotated[int | None, Field(ge=1)] = None
     """Version of the model; the served one if none is named."""
+    label: Label | None = None
+    """Label of a version, instead of it."""
+
+    @property
+    def named(self) -> int | str | None:
+        """The version or the label; raises `BadRequestError` where both are given."""
+        return named(self.version, self.label)
+
+    priority: Annotated[int, Field(ge=0)] = 0
+    """How urgent this is: 1 the most, 9 the least; 0 is 5."""
+    timeout_ms: Annotated[float | None, Field(gt=0)] = None
+    """Milliseconds that the request may wait for its turn; then it is not computed."""
 
 
 class JsonUpload(Options):
