@@ -13,7 +13,7 @@ COPY service service
 
 FROM source AS build-cpu
 RUN python -m venv /opt/reslens \
-    && /opt/reslens/bin/pip install --no-cache-dir '.[postgres]' \
+    && /opt/reslens/bin/pip install --no-cache-dir '.[otel,postgres]' \
     && rm -rf /opt/reslens/lib/python*/site-packages/models/store \
     # A CPU image has no use for the providers of other devices, half a gigabyte of them.
     && rm -f /opt/reslens/lib/python*/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so \
@@ -21,7 +21,7 @@ RUN python -m venv /opt/reslens \
 
 FROM source AS build-cuda
 RUN python -m venv /opt/reslens \
-    && /opt/reslens/bin/pip install --no-cache-dir '.[cuda,postgres]' \
+    && /opt/reslens/bin/pip install --no-cache-dir '.[cuda,otel,postgres]' \
     && rm -rf /opt/reslens/lib/python*/site-packages/models/store
 
 FROM ${BASE} AS runtime
@@ -37,9 +37,8 @@ USER 10001
 WORKDIR /
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
-    # Not urllib: it would ask the proxy that a company's Docker client sets.
-    CMD ["python", "-c", "import http.client as h, os, ssl, sys; at = '127.0.0.1', int(os.environ['PORT']); c = h.HTTPSConnection(*at, timeout=2, context=ssl._create_unverified_context()) if os.environ.get('RESLENS_TLS_CERTIFICATE') else h.HTTPConnection(*at, timeout=2); c.request('GET', '/v2/health/ready'); sys.exit(c.getresponse().status != 200)"]
+COPY deploy/ready.py /opt/ready.py
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["python", "/opt/ready.py"]
 CMD ["python", "-m", "service"]
 
 FROM runtime AS cuda
@@ -47,10 +46,14 @@ ENV RESLENS_PROVIDER=cuda
 COPY --from=build-cuda /opt/reslens /opt/reslens
 
 FROM runtime AS cpu
-# What numba compiles at the first start is kept here: mount a volume to keep it longer than the container. It is not
-# compiled at build, because it is for the processor it runs on; a read-only container compiles at every start, for 4 s.
 ENV RESLENS_PROVIDER=cpu NUMBA_CACHE_DIR=/var/cache/reslens
 COPY --from=build-cpu /opt/reslens /opt/reslens
 USER 0
 RUN install -d -o reslens /var/cache/reslens
 USER 10001
+# What numba compiles at the first start is made here, by a start of the very image, and found again where the processor is
+# of the same kind. Elsewhere it is compiled once more, for some seconds, and kept in the same directory; where that cannot
+# be written, at every start.
+RUN RESLENS_HISTORY_URL= RESLENS_WORKERS=0 python -m service & service=$! \
+    && for second in $(seq 120); do python /opt/ready.py && break; sleep 1; done \
+    && python /opt/ready.py && kill $service && { wait $service || true; } && ls /var/cache/reslens/*/*.nbc
