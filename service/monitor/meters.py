@@ -43,6 +43,12 @@ class Meters:
             "inference_seconds", "Inference of one request.", "model", "statistics"
         )
         self._images = self._histogram("inference_images", "Images in one request.", "model", buckets=IMAGES)
+        self._queue_seconds = self._histogram(
+            "queue_seconds", "What one request waited for its first run, once its images were decoded.", "model"
+        )
+        self._batch_images = self._histogram(
+            "batch_images", "Images in one run, of one request or several.", "model", buckets=IMAGES
+        )
         self._failed_images = self._counter("failed_images", "Images that got no verdict.", "model")
         self._in_flight = self._gauge("requests_in_flight", "Requests that have come and are not answered yet.")
         self._loaded = self._gauge(
@@ -61,6 +67,12 @@ class Meters:
     def inferred(self, model: str, images: int, statistics: bool, seconds: float) -> None:
         self._inference_seconds.labels(model, str(statistics).lower()).observe(seconds)
         self._images.labels(model).observe(images)
+
+    def waited(self, model: str, seconds: float) -> None:
+        self._queue_seconds.labels(model).observe(seconds)
+
+    def ran(self, model: str, images: int) -> None:
+        self._batch_images.labels(model).observe(images)
 
     def failed(self, model: str, images: int) -> None:
         self._failed_images.labels(model).inc(images)

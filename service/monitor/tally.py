@@ -14,7 +14,10 @@ class Answered(NamedTuple):
     """One request that was answered; durations in nanoseconds."""
 
     images: int
+    batch: int
+    """Images in the run, those of others included."""
     runs: int
+    """Runs counted here, and not with others who were in them."""
     total: int
     input: int
     infer: int
@@ -102,7 +105,7 @@ class Tally:
             counts.queue_ns += max(0, request.total - request.input - request.infer - request.output)
             counts.work.add(request)
             if request.runs == 1:
-                counts.batch(request.images).add(request)
+                counts.batch(request.batch).add(request)
 
     def failed(self, model: LoadedModel, ns: int) -> None:
         with self._lock:

@@ -1,19 +1,25 @@
 """The Open Inference Protocol V2: inference on tensors."""
 
 import time
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
-from anyio import to_thread
+import numpy as np
 from fastapi import APIRouter, Request, Response
 
+from service.batching.entry import Ran
 from service.compression import COMPRESSORS, WORTHWHILE_BYTES, asked
 from service.monitor.tally import Answered
 from service.protocol.binary import HEADER
 from service.protocol.envelope import InferenceRequest, InferenceResponse
-from service.protocol.inference import Reply
-from service.routes.context import Here
+from service.protocol.inference import InferenceCall, read_request, write_response
+from service.routes.context import Context, Here
 from service.routes.route import DirectRoute
-from service.runtime.inference import infer
+from service.routes.terms import terms_of
+from service.runtime.decoding import decode_all, decoding_seconds
+from service.runtime.model import LoadedModel, Tensors
+from service.tracing import record
 
 router = APIRouter(prefix="/v2/models/{name}", tags=["Open Inference Protocol"], route_class=DirectRoute)
 
@@ -34,6 +40,12 @@ BODY: dict[str, Any] = {
     ],
 }
 ANSWER: dict[int | str, dict[str, Any]] = {200: {"model": InferenceResponse, "content": _BYTES}}
+# What reading and writing cost, measured on one core: a byte of JSON, a byte of a binary tensor, a number to write, a
+# byte to compress.
+SECONDS_A_JSON_BYTE = 6e-9
+SECONDS_A_BYTE = 0.5e-9
+SECONDS_A_NUMBER = 100e-9
+SECONDS_A_COMPRESSED_BYTE = 30e-9
 
 
 @router.post("/infer", openapi_extra=BODY, responses=ANSWER)
@@ -45,33 +57,90 @@ async def infer_tensors(request: Request, here: Here, name: str, version: str | 
     """
     body = await request.body()
     model = await here.model(request, name, version)
-    encoding = asked(request.headers.get("accept-encoding", ""))
-    lengths = request.headers.getlist(HEADER)
-    observer = here.monitor.observer()
     came = time.perf_counter_ns()
-
-    def work() -> Response:
-        answer = infer(model, body, lengths, here.settings.max_batch, here.settings.max_pixels, observer)
-        response = _respond(answer.reply, encoding)
-        total = time.perf_counter_ns() - came
-        here.meters.inferred(name, answer.images, answer.statistics, answer.durations.infer / 1e9)
-        here.tally.succeeded(model, Answered(answer.images, 1, total, *answer.durations))
-        return response
-
     try:
-        return await to_thread.run_sync(work, limiter=here.workers)
+        return await _infer(request, here, model, body, came)
     except Exception:
         here.tally.failed(model, time.perf_counter_ns() - came)
         raise
 
 
-def _respond(reply: Reply, encoding: str | None) -> Response:
+async def _infer(request: Request, here: Context, model: LoadedModel, body: bytes, came: int) -> Response:
+    scheduler, settings = here.scheduler, here.settings
+    lengths = request.headers.getlist(HEADER)
+    names = (model.output_names, model.statistics_names)
+    read = partial(read_request, body, model.manifest.inputs[0], *names, settings.max_batch, lengths)
+    terms = terms_of(request, settings)
+    call = await scheduler.work(_reading_seconds(len(body), lengths), read, terms)
+    if call.priority or call.timeout_us:
+        terms = terms_of(request, settings, call.priority, (call.timeout_us or 0) / 1e6)
+    tensor = call.input
+    if not isinstance(tensor, np.ndarray):
+        decode = partial(decode_all, tensor, model, settings.max_pixels)
+        tensor = await scheduler.work(decoding_seconds(tensor), decode, terms)
+    ready = time.perf_counter_ns()
+    ran = await scheduler.infer(model, tensor, call.outputs, terms, here.monitor.observer())
+    done = time.perf_counter_ns()
+    encoding = asked(request.headers.get("accept-encoding", ""))
+    write = partial(_respond, call, model, ran.values, encoding)
+    response = await scheduler.work(_writing_seconds(ran.values, encoding), write)
+    _count(here, model, call, len(tensor), ran, Moments(came, ready, done, time.perf_counter_ns()))
+    return response
+
+
+class Moments(NamedTuple):
+    """Of one request, in nanoseconds of one clock."""
+
+    came: int
+    ready: int
+    """Its images wait to be run."""
+    done: int
+    """They were."""
+    answered: int
+
+
+def _count(here: Context, model: LoadedModel, call: InferenceCall, images: int, ran: Ran, at: Moments) -> None:
+    name = model.manifest.name
+    statistics = not set(call.outputs) <= set(model.output_names)
+    here.meters.inferred(name, images, statistics, ran.infer_ns / 1e9)
+    here.meters.waited(name, ran.queue_ns / 1e9)
+    if ran.runs:
+        here.meters.ran(name, ran.batch)
+    here.tally.succeeded(
+        model,
+        Answered(
+            images=images,
+            batch=ran.batch,
+            runs=ran.runs,
+            total=at.answered - at.came,
+            input=at.ready - at.came,
+            infer=ran.infer_ns,
+            output=at.answered - at.done,
+        ),
+    )
+    record("queue", at.ready, at.ready + ran.queue_ns)
+    record("compute", at.done - ran.infer_ns, at.done, images=images, batch=ran.batch)
+
+
+def _respond(call: InferenceCall, model: LoadedModel, values: Tensors, encoding: str | None) -> Response:
+    manifest = model.manifest
+    labels = dict.fromkeys(model.output_names, manifest.class_names)
+    body, json_length = write_response(call, manifest.name, manifest.version, model.provider, values, labels)
     headers = {}
-    if reply.json_length is not None:
-        headers[HEADER] = str(reply.json_length)
-    body = reply.body
+    if json_length is not None:
+        headers[HEADER] = str(json_length)
     if encoding and len(body) >= WORTHWHILE_BYTES:
         body = COMPRESSORS[encoding](body)
         headers["Content-Encoding"] = encoding
-    media_type = "application/json" if reply.json_length is None else "application/octet-stream"
+    media_type = "application/json" if json_length is None else "application/octet-stream"
     return Response(body, headers=headers, media_type=media_type)
+
+
+def _reading_seconds(size: int, lengths: Sequence[str]) -> float:
+    json = min(int(lengths[0]), size) if lengths and lengths[0].isdecimal() and len(lengths[0]) < 19 else size
+    return SECONDS_A_JSON_BYTE * json + SECONDS_A_BYTE * (size - json)
+
+
+def _writing_seconds(values: Tensors, encoding: str | None) -> float:
+    numbers = sum(value.size for value in values.values())
+    return numbers * (SECONDS_A_NUMBER + (4 * SECONDS_A_COMPRESSED_BYTE if encoding else 0.0))

@@ -1,6 +1,5 @@
-"""Images in, ranked classes and statistics out: the synchronous work of one classify request."""
+"""Outputs of a model in, ranked classes and statistics out."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
@@ -8,15 +7,12 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from models.preprocessing import pixels_to_tensor
 from models.statistics.features import Features
 from models.statistics.layers import ImageStatistics
 from models.statistics.outliers import Outlierness
 from models.statistics.scalars import prediction_scalars
 from service.errors import ModelFaultError, ServiceError
-from service.images import PixelBudget, decode
 from service.runtime.model import LoadedModel, Tensors
-from service.runtime.observation import Observer, run
 
 
 class Ranked(TypedDict):
@@ -45,17 +41,9 @@ class Verdict(NamedTuple):
     """None without a baseline, too."""
 
 
-class Outcome(NamedTuple):
-    """One result for each image, in order: an image that cannot be used fails alone."""
-
-    results: list[Verdict | ServiceError]
-    decode_seconds: float
-    inference_seconds: float
-
-
 @dataclass(frozen=True)
 class Classifier:
-    """How images are to be classified."""
+    """What is to be said about images."""
 
     model: LoadedModel
     top_k: int
@@ -63,43 +51,19 @@ class Classifier:
     statistics: bool
     channels: bool
     """Whether the statistics say what every channel did."""
-    max_pixels: int
-    """Of all images of a request together."""
-    max_batch: int
-    observer: Observer | None = None
-    """Is given the outputs of every batch, statistics included."""
 
-    def classify(self, images: Sequence[bytes]) -> Outcome:
-        started = time.perf_counter()
-        budget = PixelBudget(self.max_pixels)
-        decoded = [self._decode(image, budget) for image in images]
-        decode_seconds = time.perf_counter() - started
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What a run of the model is to give."""
+        return self.model.output_names + (self.model.statistics_names if self.statistics else ())
 
-        started = time.perf_counter()
-        pixels = [image for image in decoded if not isinstance(image, ServiceError)]
-        verdicts = iter(
-            [
-                verdict
-                for start in range(0, len(pixels), self.max_batch)
-                for verdict in self._infer(pixels[start : start + self.max_batch])
-            ]
-        )
-        results = [image if isinstance(image, ServiceError) else next(verdicts) for image in decoded]
-        return Outcome(results, decode_seconds, time.perf_counter() - started)
-
-    def _decode(self, image: bytes, budget: PixelBudget) -> NDArray[np.uint8] | ServiceError:
-        try:
-            return decode(image, self.model.manifest.preprocessing, budget)
-        except ServiceError as error:
-            return error
-
-    def _infer(self, pixels: Sequence[NDArray[np.uint8]]) -> list[Verdict | ServiceError]:
-        model = self.model
-        tensor_NCHW = pixels_to_tensor(np.stack(pixels), model.manifest.preprocessing)
-        outputs = model.output_names + (model.statistics_names if self.statistics else ())
-        values = run(model, tensor_NCHW, outputs, self.observer)
+    def verdicts(self, images: Sequence[Tensors]) -> list[Verdict | ServiceError]:
+        """Judge images by the outputs of their runs, one row each; one that the model failed at fails alone."""
+        if not images:
+            return []
+        values = {name: np.concatenate([image[name] for image in images]) for name in self.outputs}
         judged = self._judge(values) if self.statistics else None
-        return [self._verdict(values, row, judged) for row in range(len(pixels))]
+        return [self._verdict(values, row, judged) for row in range(len(images))]
 
     def _judge(self, values: Tensors) -> Outlierness | None:
         baseline = self.model.reference.baseline

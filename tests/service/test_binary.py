@@ -122,7 +122,7 @@ def test_encoded_images(
     close(np.reshape(response.json()["outputs"][0]["data"], (4, 3)), tiny.logits(pixels))
 
 
-def test_images_are_decoded_beside_the_event_loop(
+def test_large_images_are_decoded_beside_the_event_loop(
     client: httpx.Client, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = []
@@ -131,12 +131,13 @@ def test_images_are_decoded_beside_the_event_loop(
         threads.append(threading.current_thread().name)
         return decode(*arguments)
 
-    monkeypatch.setattr("service.runtime.inference.decode", noting)
-    image = png(pixels[0])
-    response = post(client, *message(struct.pack("<I", len(image)) + image, 1, datatype="BYTES"))
-    assert response.status_code == 200
-    (name,) = threads
-    assert name.startswith("AnyIO worker thread")
+    monkeypatch.setattr("service.runtime.decoding.decode", noting)
+    for image in (png(pixels[0]), png(np.zeros((3, 400, 400), np.uint8))):
+        response = post(client, *message(struct.pack("<I", len(image)) + image, 1, datatype="BYTES"))
+        assert response.status_code == 200
+    small, large = threads
+    assert not small.startswith("work")
+    assert large.startswith("work")
 
 
 def test_an_image_that_cannot_be_used_is_named(client: httpx.Client, pixels: Pixels) -> None:

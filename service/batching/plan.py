@@ -1,0 +1,85 @@
+"""How the runs of one model are cut; measured, because whether a larger batch helps depends on model and device."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from service.runtime.model import LoadedModel
+from service.runtime.provider import CPU
+
+Batching = Literal["auto", "on", "off"]
+
+# Sizes tried on the CPU: beyond, the activations leave the cache.
+CPU_SIZES = (1, 2, 4, 8)
+# A batch must save this share of an image's time: less is lost again by waiting for each other.
+WORTHWHILE = 0.05
+ROUNDS = 3
+# Most seconds that measuring one model may add to its load.
+MEASURING_SECONDS = 0.25
+
+
+class Plan(NamedTuple):
+    """How long one image takes, and how many images go into one run."""
+
+    seconds: float
+    """Of a run of one image."""
+    sizes: tuple[int, ...]
+    """What images of several requests are merged to, smallest first; (1,) merges nothing."""
+    most: int
+    """Images in one run, of one request or several; a request of more is split."""
+    plain: frozenset[str] = frozenset()
+    """The outputs that need no instrumented session."""
+    pads: bool = False
+    """Whether the model itself fills a run up to the next size."""
+
+    def size(self, waiting: int) -> int:
+        """How many images to run of those that wait."""
+        return self.sizes[-1] if self.pads else max(size for size in self.sizes if size <= waiting)
+
+
+ALONE = Plan(seconds=0.0, sizes=(1,), most=1)
+"""Of what is no run."""
+
+
+def plan(model: LoadedModel, batching: Batching, max_batch: int, short_seconds: float) -> Plan:
+    """Decide by measuring how the model is run, which takes a fraction of a second and belongs before its traffic.
+
+    Runs of a model that is short remain so when they are merged: size · seconds ≤ `short_seconds`.
+    """
+    seconds, plain = model.run_seconds, frozenset(model.output_names)
+    if model.provider != CPU:
+        sizes = (1,) if batching == "off" else tuple(size for size in model.buckets if size <= max_batch)
+        return Plan(seconds, sizes, min(max_batch, model.buckets[-1]), plain, pads=True)
+    most = int(short_seconds / seconds) if seconds <= short_seconds else max_batch
+    sizes = tuple(size for size in CPU_SIZES if size <= min(most, max_batch))
+    if batching == "off":
+        sizes = (1,)
+    elif batching == "auto":
+        sizes = _worthwhile(model, sizes)
+    return Plan(seconds, sizes, max_batch, plain)
+
+
+def unmeasured(model: LoadedModel, max_batch: int) -> Plan:
+    """The plan of a model that nobody has measured: nothing is merged."""
+    return Plan(model.run_seconds, (1,), max_batch, frozenset(model.output_names))
+
+
+def _worthwhile(model: LoadedModel, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The sizes up to the one that takes the least time an image, if that is much less than one alone; else (1,)."""
+    if ROUNDS * sum(sizes) * model.run_seconds > MEASURING_SECONDS:
+        return (1,)
+    # Side by side, so that whatever else the machine does slows all of them.
+    rounds = [[_seconds_an_image(model, size) for size in sizes] for _ in range(ROUNDS)]
+    shares = [statistics.median(times[at] / times[0] for times in rounds) for at in range(len(sizes))]
+    best = min(range(len(sizes)), key=shares.__getitem__)
+    return tuple(sizes[: best + 1]) if shares[best] <= 1 - WORTHWHILE else (1,)
+
+
+def _seconds_an_image(model: LoadedModel, size: int) -> float:
+    tensor = np.zeros((size, *model.manifest.inputs[0].shape[1:]), np.float32)
+    started = time.perf_counter()
+    model.run(tensor, model.output_names)
+    return (time.perf_counter() - started) / size
