@@ -152,6 +152,7 @@ class Supervisor:
             replica.dismiss(str(error))
             return
         self._replicas[number] = replica
+        logger.info("worker %d is process %d", number, process.pid)
         if len(self._replicas) == len(self._workers):
             self._all_joined.set()
         if self._serves:
