@@ -119,8 +119,8 @@ def test_classified_images_are_counted_too(client: httpx.Client) -> None:
     assert client.post("/v1/models/tiny/classify", files=files).status_code == 200
     after = statistics(client)
     assert after["inference_count"] - before["inference_count"] == 5
-    # Batches of four images are the largest that this service runs.
-    assert after["execution_count"] - before["execution_count"] == 2
+    # Each image waits for itself; what waits together may share a run, if that was measured to help.
+    assert 2 <= after["execution_count"] - before["execution_count"] <= 5
     assert grown(before, after, "success")[0] == 1
 
 

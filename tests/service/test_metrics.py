@@ -92,7 +92,7 @@ def test_an_internal_error_is_counted_as_500(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("on purpose")
 
-    monkeypatch.setattr("service.routes.inference.infer", fail)
+    monkeypatch.setattr("service.routes.inference.read_request", fail)
     bundles.publish(tmp_path)
     with serving(tmp_path) as client:
         response = client.post("/v2/models/tiny/infer", content=b"{}")
