@@ -45,29 +45,23 @@ def split(body: bytes, lengths: Sequence[str]) -> Message:
     return Message(body[:length] if length else None, memoryview(body)[length:])
 
 
-class BinaryReader:
-    """Hands out the bytes behind the JSON, tensor by tensor."""
+def take(name: str, size: int | None, binary: memoryview) -> memoryview | None:
+    """The bytes behind the JSON: those of the one input, if it has its `binary_data_size`; else there must be none.
 
-    def __init__(self, content: memoryview) -> None:
-        self._left = content
-
-    def take(self, name: str, size: int) -> memoryview:
-        """The next `size` bytes; raises `BadRequestError` if there are fewer."""
-        if size > len(self._left):
-            raise BadRequestError(
-                f"input {name!r} has binary_data_size {size:,}, and {len(self._left):,} bytes are left behind the "
-                f"JSON: send them all, and the length of the JSON in the header {HEADER}"
-            )
-        taken, self._left = self._left[:size], self._left[size:]
-        return taken
-
-    def finish(self) -> None:
-        """Raise `BadRequestError` if bytes are left that belong to no tensor."""
-        if self._left:
-            raise BadRequestError(
-                f"{len(self._left):,} bytes at the end of the body belong to no input: give each binary input its "
-                f"parameter binary_data_size, and the length of the JSON in the header {HEADER}"
-            )
+    Raises `BadRequestError` if they are not as many.
+    """
+    left = len(binary)
+    if size is not None and size > left:
+        raise BadRequestError(
+            f"input {name!r} has binary_data_size {size:,}, and {left:,} bytes are left behind the "
+            f"JSON: send them all, and the length of the JSON in the header {HEADER}"
+        )
+    if left != (size or 0):
+        raise BadRequestError(
+            f"{left - (size or 0):,} bytes at the end of the body belong to no input: give each binary input its "
+            f"parameter binary_data_size, and the length of the JSON in the header {HEADER}"
+        )
+    return None if size is None else binary
 
 
 def read_numbers(name: str, datatype: str, shape: Sequence[int], content: memoryview) -> NDArray[Any]:

@@ -15,11 +15,11 @@ from service.errors import BadRequestError, explain
 from service.protocol.binary import (
     DATATYPES,
     DTYPES,
-    BinaryReader,
     Message,
     read_elements,
     read_numbers,
     split,
+    take,
     write_elements,
 )
 from service.protocol.classification import ranked
@@ -68,6 +68,16 @@ class InferenceCall(NamedTuple):
         return tuple(output.name for output in self.wanted)
 
 
+class _Head(NamedTuple):
+    """What the JSON of a request says, checked against the model."""
+
+    id: str | None
+    input: InputTensor
+    wanted: tuple[Wanted, ...]
+    priority: int
+    timeout_us: int | None
+
+
 class Reply(NamedTuple):
     body: bytes
     json_length: int | None
@@ -91,15 +101,9 @@ def read_request(
     if message.json is None:
         outputs = tuple(Wanted(name, binary=True) for name in default_outputs)
         return InferenceCall(None, _read_raw(message.binary, spec), outputs)
-    # Each number may lie in a list of its own, and those in others.
-    numbers = max_batch * math.prod(spec.shape[1:])
-    parse = _parse if len(message.json) > HEAD_BYTES else _parse_head
-    request = parse(message.json, len(spec.shape) * numbers + VALUES_BESIDE_DATA)
-    tensor = _read_input(request.inputs, spec, max_batch, message)
-    all_binary = request.parameters.binary_data_output
-    wanted = _read_outputs(request.outputs, (*default_outputs, *other_outputs), all_binary)
-    wanted = wanted or tuple(Wanted(name, all_binary) for name in default_outputs)
-    return InferenceCall(request.id, tensor, wanted, request.parameters.priority, request.parameters.timeout or None)
+    read = _read_head if len(message.json) > HEAD_BYTES else _remembered_head
+    head = read(message.json, spec, tuple(default_outputs), tuple(other_outputs), max_batch)
+    return InferenceCall(head.id, _read_values(head.input, message), head.wanted, head.priority, head.timeout_us)
 
 
 def write_response(
@@ -126,15 +130,24 @@ def write_response(
     return Reply(b"".join((json, *(content for _, content in written))), len(json))
 
 
-def _parse(json: bytes, max_values: int) -> InferenceRequest:
+def _read_head(
+    json: bytes, spec: TensorSpec, default_outputs: tuple[str, ...], other_outputs: tuple[str, ...], max_batch: int
+) -> _Head:
+    # Each number may lie in a list of its own, and those in others.
+    numbers = max_batch * math.prod(spec.shape[1:])
     try:
-        return InferenceRequest.model_validate(parse_json(json, max_values))
+        request = InferenceRequest.model_validate(parse_json(json, len(spec.shape) * numbers + VALUES_BESIDE_DATA))
     except ValidationError as error:
         raise BadRequestError(explain(error)) from error
+    given = _check_input(request.inputs, spec, max_batch)
+    all_binary = request.parameters.binary_data_output
+    wanted = _read_outputs(request.outputs, (*default_outputs, *other_outputs), all_binary)
+    wanted = wanted or tuple(Wanted(name, all_binary) for name in default_outputs)
+    return _Head(request.id, given, wanted, request.parameters.priority, request.parameters.timeout or None)
 
 
 # A client says the same before each of its binary tensors.
-_parse_head = lru_cache(HEADS)(_parse)
+_remembered_head = lru_cache(HEADS)(_read_head)
 
 
 def _read_raw(content: memoryview, spec: TensorSpec) -> Pixels:
@@ -147,26 +160,31 @@ def _read_raw(content: memoryview, spec: TensorSpec) -> Pixels:
     return _as_pixels(read_numbers(spec.name, sizes[len(content)], shape, content))
 
 
-def _read_input(
-    inputs: Sequence[InputTensor], spec: TensorSpec, max_batch: int, message: Message
-) -> Pixels | list[bytes]:
+def _check_input(inputs: Sequence[InputTensor], spec: TensorSpec, max_batch: int) -> InputTensor:
+    """The one input that there is to be."""
     _refuse_unknown_and_repeated("input", (given.name for given in inputs), (spec.name,))
     (given,) = inputs
     _refuse_shared_memory(given.name, given.parameters)
-    size = given.parameters.binary_data_size
-    if size is not None and given.data is not None:
+    if given.parameters.binary_data_size is not None and given.data is not None:
         raise BadRequestError(f"input {given.name!r} has both data and binary_data_size: send its values once")
-    binary = BinaryReader(message.binary)
-    content = None if size is None else binary.take(given.name, size)
-    binary.finish()
     if given.datatype == "BYTES":
-        count = check_count(given.name, given.shape, max_batch)
+        check_count(given.name, given.shape, max_batch)
+    else:
+        check_shape(given.name, given.shape, spec.shape, max_batch)
+    return given
+
+
+def _read_values(given: InputTensor, message: Message) -> Pixels | list[bytes]:
+    """Its values: in the JSON, or all that is behind it."""
+    assert message.json is not None
+    content = take(given.name, given.parameters.binary_data_size, message.binary)
+    if given.datatype == "BYTES":
+        count = given.shape[0]
         if content is None:
             return read_json_elements(given.name, count, given.data)
         return read_elements(given.name, count, content)
-    check_shape(given.name, given.shape, spec.shape, max_batch)
     if content is None:
-        wordless = message.json is not None and not holds_words(message.json)
+        wordless = not holds_words(message.json)
         return read_json_tensor(given.name, given.datatype, given.shape, given.data, wordless)
     if given.datatype not in DTYPES:
         raise BadRequestError(

@@ -30,24 +30,24 @@ def _holds(text: bytes, letter: bytes, word: bytes, offset: int) -> bool:
 
 
 def pack(shape: Sequence[int], data: Any, whole: bool) -> NDArray[Any] | None:
-    """The numbers of `data`, flat or nested as `shape`; if `whole`, only integers 0…255 are numbers.
+    """The numbers of `data`, flat or nested as `shape`, as bytes or as float32; if `whole`, only 0…255 are numbers.
 
-    None for whatever is anything else: then `numbers` says what. Must not be given `true` or `false`, which it would
-    take for 1 and 0.
+    None for whatever is anything else: then `numbers` says what. Beyond the range of float32 they become infinite. Must
+    not be given `true` or `false`, which it would take for 1 and 0.
     """
     flat = data if isinstance(data, list) else []
     if flat and isinstance(flat[0], list):
         flat = _flatten(flat, shape)
     if not flat or len(flat) != math.prod(shape):
         return None
+    # The quickest ways from Python's numbers to a row of the processor's, by far.
     if isinstance(flat[0], int):
         try:
-            return np.frombuffer(bytes(flat), np.uint8)
+            return np.frombuffer(bytearray(flat), np.uint8)
         except (TypeError, ValueError):  # not all of them are integers, or within a byte
             pass
     try:
-        # Beyond others quick, and exact: JSON's numbers are Python's, and those are doubles.
-        return None if whole else np.frombuffer(struct.pack(f"{len(flat)}d", *flat))
+        return None if whole else np.frombuffer(struct.pack(f"{len(flat)}f", *flat), np.float32)
     except (struct.error, OverflowError):
         return None
 

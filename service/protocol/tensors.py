@@ -69,7 +69,7 @@ def read_json_tensor(
     if values is None:
         values = _checked(name, datatype, shape, numbers(name, data))
     with np.errstate(over="ignore"):
-        tensor = values.astype(np.float32).reshape(shape)
+        tensor = values.astype(np.float32, copy=False).reshape(shape)
     if not np.isfinite(tensor).all():
         raise BadRequestError(f"the data of input {name!r} holds numbers beyond the range of FP32")
     return tensor
