@@ -1,13 +1,17 @@
 """What the Open Inference Protocol V2 tells of models beside their answers: names, metadata, configuration, counts."""
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter, Request
 
 from service.control.serving import WHOLE
+from service.monitor.tally import Tally
 from service.protocol.config import ModelConfig, model_config
-from service.protocol.counts import RequestCounts
+from service.protocol.counts import ModelStatistics, RequestCounts
 from service.protocol.envelope import ModelMetadata, ModelNames
 from service.protocol.metadata import model_metadata
-from service.routes.context import Here
+from service.routes.context import Context, Here
+from service.runtime.model import LoadedModel
 
 router = APIRouter(prefix="/v2/models", tags=["Open Inference Protocol"])
 
@@ -20,8 +24,8 @@ async def names(here: Here) -> ModelNames:
 
 @router.get("/stats")
 async def all_statistics(here: Here) -> RequestCounts:
-    """What every loaded version has done in this process: images, runs, and nanoseconds of each step."""
-    return RequestCounts(model_stats=[here.tally.of(model) for model in here.shelf.loaded()])
+    """What every loaded version has done: images, runs, and nanoseconds of each step."""
+    return RequestCounts(model_stats=await _counts(here, here.shelf.loaded()))
 
 
 @router.get("/{name}")
@@ -46,7 +50,18 @@ async def config(request: Request, here: Here, name: str, version: str | None = 
 @router.get("/{name}/stats")
 @router.get("/{name}/versions/{version}/stats")
 async def statistics(request: Request, here: Here, name: str, version: str | None = None) -> RequestCounts:
-    """What one model has done in this process: all of its loaded versions, or the one that is named."""
+    """What one model has done: all of its loaded versions, or the one that is named."""
     model = await here.model(request, name, version)
     asked = [model] if version else [loaded for loaded in here.shelf.loaded() if loaded.manifest.name == name]
-    return RequestCounts(model_stats=[here.tally.of(model) for model in asked])
+    return RequestCounts(model_stats=await _counts(here, asked))
+
+
+async def _counts(here: Context, models: Sequence[LoadedModel]) -> list[ModelStatistics]:
+    """Of this process and its peers together."""
+    others = await here.peers.counts() if here.peers else []
+    merged = []
+    for model in models:
+        own = here.tally.of(model)
+        same = [other for other in others if (other.name, other.version) == (own.name, own.version)]
+        merged.append(Tally.merge([own, *same]))
+    return merged
