@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from service.batching.entry import Entry
 from service.batching.queue import Queue
+from service.errors import ClientLeftError
 
 Payload = TypeVar("Payload")
 # Results in the order of the entries; a failure is one of them, not raised.
@@ -92,11 +93,13 @@ class Threads(Generic[Payload]):
 
 
 def deliver(entries: Sequence[Entry[Any]], results: Sequence[object]) -> None:
-    """Give each its result, but those who have left."""
+    """Give each its result, but none to those who have left meanwhile."""
     for entry, result in zip(entries, results, strict=True):
         if entry.future.done():
             continue
-        if isinstance(result, Exception):
+        if entry.terms.gone():
+            entry.future.set_exception(ClientLeftError("the client left while its request was run"))
+        elif isinstance(result, Exception):
             entry.future.set_exception(result)
         else:
             entry.future.set_result(result)

@@ -50,6 +50,10 @@ class Meters:
             "batch_images", "Images in one run, of one request or several.", "model", buckets=IMAGES
         )
         self._failed_images = self._counter("failed_images", "Images that got no verdict.", "model")
+        self._queue_depth = self._gauge(
+            "queue_depth",
+            "Images that wait for a run, and requests that wait to be decoded; counted ten times a second.",
+        )
         self._in_flight = self._gauge("requests_in_flight", "Requests that have come and are not answered yet.")
         self._loaded = self._gauge(
             "model_loaded", "1 for the version that a model's name stands for.", "model", "version", "provider"
@@ -70,6 +74,9 @@ class Meters:
 
     def waited(self, model: str, seconds: float) -> None:
         self._queue_seconds.labels(model).observe(seconds)
+
+    def queued(self, waiting: int) -> None:
+        self._queue_depth.set(waiting)
 
     def ran(self, model: str, images: int) -> None:
         self._batch_images.labels(model).observe(images)
