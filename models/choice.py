@@ -54,6 +54,17 @@ class Choice(BaseModel):
             raise ValueError(f"a model has at most {MAX_LABELS} labels: remove one")
         return self.model_copy(update={"labels": dict(sorted(labels.items()))})
 
+    def rolled_back(self, default: int | None, versions: list[int]) -> "Choice":
+        """With the default pinned to the one before, or to the version before where none is remembered.
+
+        Raises `ValueError` where there is none of either among `versions`.
+        """
+        previous = [version for version in self.previous if version in versions and version != default]
+        older = [version for version in versions if default is not None and version < default]
+        if not previous and not older:
+            raise ValueError(f"there is no version before {default}: nothing to go back to")
+        return self.model_copy(update={"default": (previous or older)[-1], "previous": tuple(previous[:-1])})
+
     def after(self, default: int | None) -> "Choice":
         """With a default that was left remembered as the last of the previous ones."""
         if default is None or self.previous[-1:] == (default,):

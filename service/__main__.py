@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 COMMANDS = {
     "add": "publish an ONNX file",
     "key": "make an API key",
+    "label": "give a version of a model a name",
+    "rollback": "serve the version of a model before",
 }
 """Modules of `service.commands`, and what each does."""
 

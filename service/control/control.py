@@ -9,8 +9,8 @@ from anyio import to_thread
 
 from models.policy import VersionPolicy
 from models.repository import ModelRepository, RepositoryError, UnknownVersionError
-from service.control.course import UNLOADED, Course, Look
-from service.control.fleet import Fleet
+from service.control.course import UNLOADED, Course
+from service.control.fleet import Fleet, Member
 from service.control.pilot import Pilot
 from service.control.polling import Polling
 from service.control.replica import Replica
@@ -58,16 +58,26 @@ class Control:
     async def join(self, replica: Replica) -> None:
         """Bring a replica to the present state, and count on it from now on.
 
-        Raises `ModelUnavailableError` when it cannot load what others serve; it is left out then.
+        Raises `ModelUnavailableError` when it cannot load what others serve; it is left out then. Where no other does,
+        what can be loaded takes the place of what cannot.
         """
         member = self._fleet.add(replica)
         try:
             for course in list(self._courses.values()):
                 async with course.lock:
-                    await member.serve(course.serving)
+                    await self._bring(member, course)
         except BaseException:
             self._fleet.remove(replica)
             raise
+
+    async def _bring(self, member: Member, course: Course) -> None:
+        try:
+            await member.serve(course.serving)
+        except ModelUnavailableError:
+            if self._fleet.serves(course.name):
+                raise
+            course.forget()
+            await self._pilot.settle(course)
 
     def leave(self, replica: Replica) -> None:
         self._fleet.remove(replica)
@@ -156,7 +166,7 @@ class Control:
         course = await self._known(name)
         async with course.lock:
             look = await self._pilot.look(course)
-            target = version or self._newest(look)
+            target = version or self._newest(course)
             if target not in look.versions:
                 raise UnknownVersionError(name, target, look.versions)
             choice = look.choice.model_copy(update={"default": version})
@@ -173,16 +183,16 @@ class Control:
             await self._pilot.settle(course)
             return target
 
-    def _newest(self, look: Look) -> int:
-        candidates = look.policy.candidates(look.versions)
-        if not candidates:
-            raise ConflictError(f"none of the versions {look.versions} is one that the policy names: change it")
+    def _newest(self, course: Course) -> int:
+        if not (candidates := course.candidates()):
+            raise ConflictError(f"none of the versions {course.look.versions} is one that the policy names: change it")
         return candidates[0]
 
     async def _unload(self, name: str) -> None:
         course = await self._known(name)
         async with course.lock:
-            course.end()
+            course.forget()
+            course.unloaded = True
             serving = Serving(name=name, labels=course.look.choice.labels, failures=course.failures)
             await self._fleet.serve(serving)
             course.serves(serving)
@@ -191,18 +201,16 @@ class Control:
         course = await self._known(name)
         async with course.lock:
             self._check_loaded(course)
-            choice = await self._pilot.choice(course)
-            versions = await self._pilot.versions(course)
-            previous = [version for version in choice.previous if version in versions and version != course.default]
-            older = [version for version in versions if version < (course.default or 0)]
-            if not previous and not older:
-                raise ConflictError(f"model {name!r} has no version before {course.default}: nothing to go back to")
-            target = (previous or older)[-1]
-            kept = choice.model_copy(update={"default": target, "previous": tuple(previous[:-1])})
-            await self._pilot.adopt(course, target, kept)
-            course.default = target
+            before = await self._pilot.choice(course)
+            try:
+                choice = before.rolled_back(course.default, await self._pilot.versions(course))
+            except ValueError as error:
+                raise ConflictError(f"model {name!r} cannot be rolled back: {error}") from error
+            assert choice.default is not None
+            await self._pilot.adopt(course, choice.default, choice)
+            course.default = choice.default
             await self._pilot.serve(course)
-            return target
+            return choice.default
 
     async def _label(self, name: str, label: str, version: int | None) -> None:
         course = await self._known(name)

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from models.choice import Choice
-from models.policy import LATEST, VersionPolicy
+from models.policy import VersionPolicy
 from service.control.serving import WHOLE, Serving, State
 
 UNLOADED = "was unloaded: load it with POST /v2/repository/models/{name}/load"
@@ -18,7 +18,7 @@ class Look:
     marks: dict[int, str] = field(default_factory=dict)
     """By version, what changes when its files do."""
     choice: Choice = field(default_factory=Choice)
-    policy: VersionPolicy = LATEST
+    policy: VersionPolicy | None = None
     problem: str = ""
     """Why the versions could not be listed, or the choice or the policy not be read: what was known before holds."""
 
@@ -43,6 +43,10 @@ class Course:
         """The marks of the versions that are ready, or will not load as they are."""
         self.failures: dict[int, str] = {}
         self.unloaded = False
+
+    def candidates(self) -> list[int]:
+        """The versions that the policy may have, newest first."""
+        return self.look.policy.candidates(self.look.versions) if self.look.policy else []
 
     @property
     def may_mend(self) -> bool:
@@ -69,9 +73,8 @@ class Course:
             version: mark for version, mark in self.tried.items() if version in self.ready or version in self.failures
         }
 
-    def end(self) -> None:
-        """It is unloaded: nothing is ready any more."""
-        self.unloaded = True
+    def forget(self) -> None:
+        """No replica has anything of it."""
         self.default, self.chosen, self.named = None, [], []
         self.ready.clear()
         self.tried.clear()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from service.control.replica import Replica, ReplicaLostError
 from service.control.serving import Serving
+from service.errors import LoadRefusedError
 
 logger = logging.getLogger("reslens")
 
@@ -16,7 +17,11 @@ class Member:
 
     def __init__(self, replica: Replica) -> None:
         self.replica = replica
+        self._serves: set[str] = set()
         self._holds: defaultdict[str, set[int]] = defaultdict(set)
+
+    def serves(self, name: str) -> bool:
+        return name in self._serves
 
     async def prepare(self, name: str, version: int) -> None:
         await self.replica.prepare(name, version)
@@ -29,6 +34,7 @@ class Member:
                 await self.prepare(serving.name, version)
         await self.replica.serve(serving)
         self._holds[serving.name] = set(serving.versions)
+        self._serves.add(serving.name)
 
 
 class Fleet:
@@ -42,13 +48,22 @@ class Fleet:
         self._members.append(member)
         return member
 
+    def serves(self, name: str) -> bool:
+        """Whether any of them serves a model."""
+        return any(member.serves(name) for member in self._members)
+
     def remove(self, replica: Replica) -> None:
         self._members = [member for member in self._members if member.replica is not replica]
 
     async def prepare(self, name: str, version: int) -> None:
-        """Have all load a version; raises the error of the first that cannot, after all have ended."""
+        """Have all load a version; raises the error of the first that cannot, after all have ended.
+
+        Raises `LoadRefusedError` when there is nobody to load it.
+        """
         for _, error in await self._all(lambda member: member.prepare(name, version)):
             raise error
+        if not self._members:
+            raise LoadRefusedError("no process is there to load it: they are being started anew")
 
     async def serve(self, serving: Serving) -> None:
         """Have all serve what all have prepared. One that cannot, because it came later, is dismissed."""

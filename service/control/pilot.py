@@ -112,10 +112,10 @@ class Pilot:
 
     async def _chosen(self, course: Course) -> list[int]:
         """The versions that the policy has, newest first: a good one for each that is not."""
-        policy = course.look.policy
+        enough = course.look.policy.latest if course.look.policy else None
         chosen: list[int] = []
-        for version in policy.candidates(course.look.versions):
-            if len(chosen) == policy.latest:
+        for version in course.candidates():
+            if len(chosen) == enough:
                 break
             if await self._is_good(course, version):
                 chosen.append(version)
@@ -129,14 +129,20 @@ class Pilot:
         return version in course.ready
 
     def _seen(self, name: str, before: Look) -> Look:
-        versions, choice, policy, problem = before.versions, before.choice, before.policy, ""
+        versions, choice = before.versions, before.choice
+        policy = before.policy or policy_of(name, self._policies, None)
+        problems = []
         try:
             versions = self._repository.versions(name)
+        except RepositoryError as error:
+            problems.append(str(error))
+        try:
             policy = policy_of(name, self._policies, self._repository.policy(name))
+        except ValueError as error:
+            problems.append(str(error))
+        try:
             choice = self._repository.choice(name)
-        except (ValueError, OSError) as error:
-            problem = str(error)
-            if before == Look():
-                policy = policy_of(name, self._policies, None)
+        except ValueError as error:
+            problems.append(str(error))
         marks = {version: self._repository.fingerprint(name, version) for version in versions}
-        return Look(versions, marks, choice, policy, problem)
+        return Look(versions, marks, choice, policy, "; ".join(problems))

@@ -8,10 +8,11 @@ import anyio
 import pytest
 
 from models.repository import Bundle, ModelRepository, UnknownModelError, UnknownVersionError
-from service.errors import ModelUnavailableError
+from service.control.control import Control
+from service.errors import ModelFaultError, ModelUnavailableError
 from service.runtime.model import LoadedModel
 from service.runtime.provider import CPU
-from service.runtime.shelf import ModelShelf
+from service.runtime.shelf import Failure, ModelShelf
 from tests import bundles
 from tests.service.conftest import serving
 
@@ -35,24 +36,58 @@ def loader() -> CountingLoader:
     return CountingLoader()
 
 
+class Shelf:
+    """A shelf with a control that has no other replica, asked as routes ask."""
+
+    def __init__(self, root: Path, load: Loader, max_named: int = 2) -> None:
+        repository = ModelRepository(root)
+        self.shelf = ModelShelf(repository, load)
+        self.control = Control(repository, max_named=max_named)
+        self.joined = False
+
+    async def join(self) -> None:
+        if not self.joined:
+            self.joined = True
+            await self.control.join(self.shelf)
+
+    async def start(self) -> None:
+        await self.join()
+        await self.control.start()
+
+    async def get(self, name: str, version: int | None = None) -> LoadedModel:
+        await self.join()
+        if self.shelf.find(name, version) is None:
+            await self.control.demand(name, version)
+        model = self.shelf.find(name, version)
+        assert model is not None
+        return model
+
+    async def ready(self) -> set[int]:
+        return {state.version for state in await self.control.states() if state.state == "READY"}
+
+    @property
+    def failures(self) -> list[Failure]:
+        return self.shelf.failures
+
+
 @pytest.fixture
-def shelf(tmp_path: Path, loader: CountingLoader) -> ModelShelf:
+def shelf(tmp_path: Path, loader: CountingLoader) -> Shelf:
     for seed in range(4):
         bundles.publish(tmp_path, "tiny", bundles.Tiny.random(seed))
-    return ModelShelf(ModelRepository(tmp_path), loader, max_versions=2)
+    return Shelf(tmp_path, loader)
 
 
-def test_only_the_newest_version_is_loaded_at_start(shelf: ModelShelf, loader: CountingLoader) -> None:
+def test_only_the_newest_version_is_loaded_at_start(shelf: Shelf, loader: CountingLoader) -> None:
     async def scenario() -> None:
-        await shelf.load_all()
-        assert [model.manifest.version for model in shelf.served()] == [4]
+        await shelf.start()
+        assert [model.manifest.version for model in shelf.shelf.served()] == [4]
         assert (await shelf.get("tiny")) is (await shelf.get("tiny", 4))
 
     anyio.run(scenario)
     assert loader.loaded == [4]
 
 
-def test_many_requests_for_one_version_load_it_once(shelf: ModelShelf, loader: CountingLoader) -> None:
+def test_many_requests_for_one_version_load_it_once(shelf: Shelf, loader: CountingLoader) -> None:
     got: list[LoadedModel] = []
 
     async def ask() -> None:
@@ -69,7 +104,7 @@ def test_many_requests_for_one_version_load_it_once(shelf: ModelShelf, loader: C
     assert len(set(map(id, got))) == 1
 
 
-def test_a_caller_that_goes_away_does_not_take_the_load_along(shelf: ModelShelf, loader: CountingLoader) -> None:
+def test_a_caller_that_goes_away_does_not_take_the_load_along(shelf: Shelf, loader: CountingLoader) -> None:
     async def scenario() -> None:
         with anyio.move_on_after(0.01):
             await shelf.get("tiny", 1)
@@ -79,21 +114,20 @@ def test_a_caller_that_goes_away_does_not_take_the_load_along(shelf: ModelShelf,
     assert loader.loaded == [1]
 
 
-def test_the_least_recently_used_named_version_makes_room(shelf: ModelShelf, loader: CountingLoader) -> None:
+def test_the_version_that_was_loaded_first_makes_room(shelf: Shelf, loader: CountingLoader) -> None:
     async def scenario() -> None:
-        await shelf.load_all()
-        for version in (1, 2, 1, 3, 1, 2):
+        await shelf.start()
+        for version in (1, 2, 1, 3, 2, 1):
             assert (await shelf.get("tiny", version)).manifest.version == version
-        loaded = {state.entry.version for state in await shelf.states() if state.loaded}
-        assert loaded == {1, 2, 4}
+        assert await shelf.ready() == {1, 3, 4}
 
     anyio.run(scenario)
-    assert loader.loaded == [4, 1, 2, 3, 2]
+    assert loader.loaded == [4, 1, 2, 3, 1]
 
 
-def test_a_version_published_later_is_loaded_when_it_is_named(shelf: ModelShelf, tmp_path: Path) -> None:
+def test_a_version_published_later_is_loaded_when_it_is_named(shelf: Shelf, tmp_path: Path) -> None:
     async def scenario() -> None:
-        await shelf.load_all()
+        await shelf.start()
         bundles.publish(tmp_path, "tiny")
         bundles.publish(tmp_path, "new")
         assert (await shelf.get("tiny", 5)).manifest.version == 5
@@ -103,7 +137,7 @@ def test_a_version_published_later_is_loaded_when_it_is_named(shelf: ModelShelf,
     anyio.run(scenario)
 
 
-def test_a_failed_version_is_not_tried_again(shelf: ModelShelf, loader: CountingLoader, tmp_path: Path) -> None:
+def test_a_failed_version_is_not_tried_again(shelf: Shelf, loader: CountingLoader, tmp_path: Path) -> None:
     bundles.publish(tmp_path, "tiny", graph=b"broken")
 
     async def scenario() -> None:
@@ -120,16 +154,14 @@ def test_a_failed_version_is_not_tried_again(shelf: ModelShelf, loader: Counting
     assert loader.loaded == [5, 4]
 
 
-def test_a_failed_version_is_tried_again_by_a_load_alone(
-    shelf: ModelShelf, loader: CountingLoader, tmp_path: Path
-) -> None:
+def test_a_failed_version_is_tried_again_by_a_load_alone(shelf: Shelf, loader: CountingLoader, tmp_path: Path) -> None:
     bundles.publish(tmp_path, "tiny", graph=b"broken")
 
     async def scenario() -> None:
-        await shelf.load_all()
+        await shelf.start()
         for _ in range(2):
             with pytest.raises(ModelUnavailableError):
-                await shelf.load("tiny")
+                await shelf.control.load("tiny")
             for _ in range(2):
                 with pytest.raises(ModelUnavailableError):
                     await shelf.get("tiny", 5)
@@ -149,10 +181,10 @@ def test_what_the_system_refused_is_tried_again(tmp_path: Path, error: Exception
             raise problem
         return LoadedModel(bundle, CPU, threads=1)
 
-    shelf = ModelShelf(ModelRepository(tmp_path), load, max_versions=2)
+    shelf = Shelf(tmp_path, load)
 
     async def scenario() -> None:
-        await shelf.load_all()
+        await shelf.start()
         (failure,) = shelf.failures
         assert failure.reason in ("no space left", "MemoryError()")
         assert (await shelf.get("tiny")).manifest.version == 1
@@ -173,7 +205,7 @@ def test_models_are_served_where_no_file_can_be_written(tmp_path: Path, monkeypa
         bundles.np.testing.assert_allclose(values[output], expected[output], rtol=1e-5)
 
 
-def test_unknown_names_and_versions_are_no_failures(shelf: ModelShelf) -> None:
+def test_unknown_names_and_versions_are_no_failures(shelf: Shelf) -> None:
     async def scenario() -> None:
         with pytest.raises(UnknownModelError):
             await shelf.get("absent")
@@ -200,7 +232,7 @@ def test_plain_requests_never_run_the_instrumented_session(tmp_path: Path, monke
     images = bundles.np.zeros((1, 3, 8, 8), bundles.np.float32)
     monkeypatch.delattr(model, "_instrumented")
     assert list(model.run(images, ("logits",))) == ["logits"]
-    with pytest.raises(AttributeError, match="_instrumented"):
+    with pytest.raises(ModelFaultError, match="_instrumented"):
         model.run(images, ("logits", "statistics.mean"))
 
 

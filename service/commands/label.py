@@ -1,0 +1,23 @@
+"""`python -m service label`: name a version, in the repository; a service that polls it follows."""
+
+import argparse
+from pathlib import Path
+
+from service.commands.repository import repository_of
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    parser.add_argument("model", help="name of the model")
+    parser.add_argument("label", help="`stable`, `canary`, …: at most 32 of a-z, 0-9, _ and -, starting with a letter")
+    parser.add_argument("version", type=int, nargs="?", help="which it is to name; not given, the label is removed")
+    parser.add_argument("--repository", type=Path, help="the one that the service reads if not given")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Set or remove a label; raises `ValueError` for a model, a version or a label that cannot be."""
+    name, label, version = arguments.model, arguments.label, arguments.version
+    repository = repository_of(arguments.repository)
+    repository.resolve(name, version)
+    repository.choose(name, repository.choice(name).labelled(label, version))
+    print(f"{label} is version {version} of {name}" if version else f"{name} has no label {label}")
