@@ -23,6 +23,7 @@ from models.manifest import ModelManifest
 from models.statistics.layers import StatisticsReader
 from models.statistics.layout import output_widths
 from service.runtime.compiled import CompiledStatistics
+from service.runtime.direct import DirectSession
 from service.runtime.provider import CPU, choose_provider
 from service.runtime.sessions import Rewire, Sessions
 from training.export import INPUT, OUTPUT
@@ -65,13 +66,13 @@ class CountingSessions(Sessions):
         super().__init__(provider, threads)
         self.fused: list[int] = []
 
-    def open(self, graph: bytes, rewire: Rewire | None = None) -> onnxruntime.InferenceSession:
+    def open(self, graph: bytes, rewire: Rewire | None = None, capture: bool = False) -> onnxruntime.InferenceSession:
         def counted(optimised: onnx.ModelProto) -> None:
             if rewire is not None:
                 rewire(optimised)
             self.fused.append(sum(map(_is_fused, optimised.graph.node)))
 
-        return super().open(graph, counted)
+        return super().open(graph, counted, capture)
 
 
 def _is_fused(node: onnx.NodeProto) -> bool:
@@ -147,11 +148,11 @@ def _served(
     reduced = sessions.open(instrument(graph, manifest).SerializeToString())
     tensors, opened = _with_tensors(graph, manifest)
     raw = sessions.open(opened.SerializeToString())
-    compiled = CompiledStatistics(sessions, graph, manifest) if sessions.provider == CPU else reduced
+    compiled = CompiledStatistics(sessions, graph, manifest) if sessions.provider == CPU else DirectSession(reduced)
     reader = StatisticsReader(manifest)
 
     def answer(feed: Feed, channels: bool) -> Array:
-        outputs = dict(zip(names, compiled.run(names, feed), strict=True))
+        outputs = dict(zip(names, compiled.run(names, feed[INPUT]), strict=True))
         for row in range(len(feed[INPUT])):
             reader.image(outputs, row, channels)
         logits: Array = outputs[OUTPUT]
@@ -160,7 +161,7 @@ def _served(
     arms: dict[str, Arm] = {
         "plain": lambda feed: plain.run([OUTPUT], feed)[0],
         "plain again": lambda feed: plain.run([OUTPUT], feed)[0],
-        LAYERS: lambda feed: compiled.run(names, feed)[0],
+        LAYERS: lambda feed: compiled.run(names, feed[INPUT])[0],
         GRAPH: lambda feed: reduced.run(names, feed)[0],
         "layers answered per image": lambda feed: answer(feed, channels=False),
         "channels answered per image": lambda feed: answer(feed, channels=True),

@@ -39,6 +39,7 @@ from service.routes.answers import Error
 from service.routes.context import Context, Peers
 from service.routes.route import HANDLED, DirectRoutes, direct_routes
 from service.runtime.cpus import available_cpus
+from service.runtime.cuda import CudaOptions
 from service.runtime.maps import LayerMaps
 from service.runtime.model import LoadedModel
 from service.runtime.provider import choose_provider
@@ -152,14 +153,16 @@ def _own_monitor(settings: Settings, meters: Meters, bucket_seconds: int) -> Mon
 
 def _context(settings: Settings, meters: Meters, monitor: Monitor, controls: Controls, peers: Peers | None) -> Context:
     repository = repository_of(settings)
-    provider = choose_provider(settings.provider)
+    provider = choose_provider(settings.provider, settings.device)
+    cuda = CudaOptions.of(settings)
+    cuda.check(provider)
     cpus = available_cpus()
     threads = settings.threads or cpus
 
     scheduler = scheduler_of(settings, provider, threads)
 
     def load(bundle: Bundle) -> LoadedModel:
-        model = LoadedModel(bundle, provider, threads, settings.max_batch)
+        model = LoadedModel(bundle, provider, threads, settings.max_batch, cuda)
         scheduler.prepare(model)
         return model
 

@@ -28,7 +28,7 @@ Array = NDArray[np.float32]
 
 
 class CompiledStatistics:
-    """Answers like a session of the instrumented graph; may be called from many threads at once."""
+    """Answers like a `DirectSession` of the instrumented graph; may be called from many threads at once."""
 
     def __init__(self, sessions: Sessions, graph: onnx.ModelProto, manifest: ModelManifest) -> None:
         self._tapped = TappedSession(sessions, graph, manifest)
@@ -41,9 +41,8 @@ class CompiledStatistics:
         self._threads = sessions.threads
         self._pool = ThreadPoolExecutor(self._threads, "statistics")
 
-    def run(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
-        """As `onnxruntime.InferenceSession.run`."""
-        (images,) = feed.values()
+    def run(self, outputs: Sequence[str], images: Array) -> list[Array]:
+        """The outputs named, for N images; raises what ONNX Runtime raises."""
         images = np.ascontiguousarray(images)
         if len(images) <= self._largest_batch:
             result = self._run(images)

@@ -16,15 +16,15 @@ CUDA = "CUDAExecutionProvider"
 FATAL = 4
 
 
-def choose_provider(asked: Literal["auto", "cpu", "cuda"]) -> str:
-    """The provider to run every model with.
+def choose_provider(asked: Literal["auto", "cpu", "cuda"], device: int = 0) -> str:
+    """The provider to run every model with; `device` is the number of the CUDA device.
 
     A build of ONNX Runtime with CUDA says that CUDA is available on a machine without a GPU too, so a session of one
     node is opened to know. Raises `StartupError` when CUDA was asked for by name and does not work.
     """
     if asked == "cpu":
         return CPU
-    reason = _why_cuda_fails()
+    reason = _why_cuda_fails(device)
     if reason is None:
         return CUDA
     if asked == "cuda":
@@ -35,7 +35,7 @@ def choose_provider(asked: Literal["auto", "cpu", "cuda"]) -> str:
     return CPU
 
 
-def _why_cuda_fails() -> str | None:
+def _why_cuda_fails(device: int) -> str | None:
     if CUDA not in onnxruntime.get_available_providers():
         return "this build of ONNX Runtime has no CUDA provider"
     complaints = io.StringIO()
@@ -44,7 +44,8 @@ def _why_cuda_fails() -> str | None:
     try:
         with contextlib.redirect_stdout(complaints):
             onnxruntime.preload_dlls()
-        session = onnxruntime.InferenceSession(_one_node(), providers=[CUDA, CPU], enable_fallback=0)
+        providers = [(CUDA, {"device_id": str(device)}), CPU]
+        session = onnxruntime.InferenceSession(_one_node(), providers=providers, enable_fallback=0)
     except Exception as error:
         return str(error)
     finally:

@@ -14,12 +14,13 @@ import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnxruntime
 from onnx import numpy_helper
 
+from service.runtime.cuda import CudaOptions
+from service.runtime.device_thread import device_thread
 from service.runtime.provider import CPU, CUDA
 
 logger = logging.getLogger("reslens")
@@ -30,11 +31,7 @@ SMALLEST_SHARED = 1024
 Rewire = Callable[[onnx.ModelProto], None]
 
 _ERROR = 3
-_PROVIDER_OPTIONS: dict[str, dict[str, Any]] = {
-    CPU: {},
-    # TF32 would cost the parity with the exported logits.
-    CUDA: {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": 0},
-}
+_NO_OPTIONS = CudaOptions()
 
 
 class Sessions:
@@ -43,38 +40,43 @@ class Sessions:
     On CUDA each session has its own copy of the weights.
     """
 
-    def __init__(self, provider: str, threads: int) -> None:
+    def __init__(self, provider: str, threads: int, cuda: CudaOptions = _NO_OPTIONS) -> None:
         self.provider = provider
         self.threads = threads
+        self.cuda = cuda
         self.weight_bytes = 0
         """Bytes of all the different weights held so far, on the CPU."""
         self._weights: dict[bytes, onnxruntime.OrtValue] = {}
 
-    def open(self, graph: bytes, rewire: Rewire | None = None) -> onnxruntime.InferenceSession:
-        """Open a session; raises RuntimeError when another provider than the one asked for would run it.
+    def open(self, graph: bytes, rewire: Rewire | None = None, capture: bool = False) -> onnxruntime.InferenceSession:
+        """Open a session; on CUDA `capture` makes it one whose runs are captured as CUDA graphs.
+
+        Raises RuntimeError when another provider than the one asked for would run it, and what ONNX Runtime raises,
+        also when runs are to be captured and a node does not run on CUDA.
 
         On the CPU `rewire` may change the optimised graph in place; that takes a temporary file, so it raises OSError
         where none can be written.
         """
         try:
-            session = self._open_from_file(graph, rewire)
+            session = self._open_from_file(graph, rewire, capture)
         except OSError as error:
             if rewire is not None:
                 raise
             # A read-only container: each session keeps weights of its own, but it serves.
             logger.warning("models take more memory, for no temporary file can be written (set TMPDIR): %s", error)
-            session = self._session(graph, self._options())
+            session = self._session(graph, self._options(), capture)
             self.weight_bytes += len(graph)
         if self.provider not in session.get_providers():
             raise RuntimeError(f"{self.provider} was asked for, and ONNX Runtime offers {session.get_providers()}")
         return session
 
-    def _open_from_file(self, graph: bytes, rewire: Rewire | None) -> onnxruntime.InferenceSession:
+    def _open_from_file(self, graph: bytes, rewire: Rewire | None, capture: bool) -> onnxruntime.InferenceSession:
         """Open it from a file, because a session opened from bytes keeps them as long as it lives."""
         with tempfile.TemporaryDirectory(prefix="reslens-") as directory:
             file = Path(directory) / "model.onnx"
             file.write_bytes(graph)
-            return self._session(file, self._optimise(file, rewire) if self.provider == CPU else self._options())
+            options = self._optimise(file, rewire) if self.provider == CPU else self._options()
+            return self._session(file, options, capture)
 
     def _optimise(self, file: Path, rewire: Rewire | None) -> onnxruntime.SessionOptions:
         """Replace the graph in `file` by its optimised form, and return options that lend it the shared weights."""
@@ -103,11 +105,18 @@ class Sessions:
             options.add_initializer(tensor.name, self._weights[key])
         return options
 
-    def _session(self, graph: Path | bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-        providers = [(self.provider, _PROVIDER_OPTIONS[self.provider])]
-        if self.provider != CPU:
-            providers.append((CPU, {}))  # for the few nodes about shapes that belong there
-        return onnxruntime.InferenceSession(graph, options, providers=providers, enable_fallback=0)
+    def _session(
+        self, graph: Path | bytes, options: onnxruntime.SessionOptions, capture: bool = False
+    ) -> onnxruntime.InferenceSession:
+        if self.provider == CPU:
+            return onnxruntime.InferenceSession(graph, options, providers=[CPU], enable_fallback=0)
+        providers = [
+            (CUDA, self.cuda.provider_options(capture)),
+            (CPU, {}),  # for the few nodes about shapes that belong there
+        ]
+        # Weights are allocated on the device, which must not happen while a graph is captured.
+        with device_thread().quiet:
+            return onnxruntime.InferenceSession(graph, options, providers=providers, enable_fallback=0)
 
     def _options(self) -> onnxruntime.SessionOptions:
         options = onnxruntime.SessionOptions()

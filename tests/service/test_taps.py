@@ -28,7 +28,7 @@ def names(manifest: ModelManifest) -> list[str]:
 def compare(model: onnx.ModelProto, manifest: ModelManifest, pixels: np.ndarray, threads: int = 1) -> None:
     """The compiled pass against the reductions in the graph, both of float32."""
     statistics = CompiledStatistics(Sessions(CPU, threads), model, manifest)
-    actual = dict(zip(names(manifest), statistics.run(names(manifest), {"images": pixels}), strict=True))
+    actual = dict(zip(names(manifest), statistics.run(names(manifest), pixels), strict=True))
     expected = graphs.run(instrument(model, manifest), pixels)
     assert set(actual) == set(expected)
     for name, values in expected.items():
@@ -153,7 +153,7 @@ def test_callers_at_once_get_their_own_answers() -> None:
     batches = [graphs.images(1 + seed % 3, seed) for seed in range(60)]
     expected = [graphs.run(instrument(model, manifest), pixels) for pixels in batches]
     with ThreadPoolExecutor(6) as pool:
-        actual = list(pool.map(lambda pixels: statistics.run(names(manifest), {"images": pixels}), batches))
+        actual = list(pool.map(lambda pixels: statistics.run(names(manifest), pixels), batches))
     for values, reference in zip(actual, expected, strict=True):
         for name, value in zip(names(manifest), values, strict=True):
             np.testing.assert_allclose(value, reference[name], rtol=1e-5, atol=1e-6)
@@ -162,9 +162,9 @@ def test_callers_at_once_get_their_own_answers() -> None:
 def test_answers_are_not_overwritten_by_the_next_batch() -> None:
     model, manifest = graphs.graph("two_sided"), graphs.manifest("two_sided")
     statistics = CompiledStatistics(Sessions(CPU, threads=1), model, manifest)
-    first = statistics.run(names(manifest), {"images": graphs.images(2, seed=1)})
+    first = statistics.run(names(manifest), graphs.images(2, seed=1))
     before = [values.copy() for values in first]
-    statistics.run(names(manifest), {"images": graphs.images(2, seed=2)})
+    statistics.run(names(manifest), graphs.images(2, seed=2))
     assert all(np.array_equal(values, copy) for values, copy in zip(first, before, strict=True))
 
 
@@ -187,8 +187,8 @@ def test_a_failed_run_leaves_no_buffer_behind() -> None:
     manifest = graphs.manifest("rectifier")
     statistics = CompiledStatistics(Sessions(CPU, threads=1), graphs.graph("rectifier"), manifest)
     with pytest.raises(Exception, match="invalid dimensions"):
-        statistics.run(names(manifest), {"images": np.zeros((1, 3, 9, 9), np.float32)})
-    assert np.isfinite(statistics.run(["logits"], {"images": graphs.images(1)})[0]).all()
+        statistics.run(names(manifest), np.zeros((1, 3, 9, 9), np.float32))
+    assert np.isfinite(statistics.run(["logits"], graphs.images(1))[0]).all()
 
 
 def poisoned(value: float) -> np.ndarray:
@@ -201,7 +201,7 @@ def poisoned(value: float) -> np.ndarray:
 def test_a_poisoned_image_is_not_finite_where_the_graph_says_so_and_its_neighbours_are(value: float) -> None:
     model, manifest = graphs.graph("never"), graphs.manifest("never")
     statistics = CompiledStatistics(Sessions(CPU, threads=1), model, manifest)
-    (actual,) = statistics.run([layout.MEAN_SQUARE], {"images": poisoned(value)})
+    (actual,) = statistics.run([layout.MEAN_SQUARE], poisoned(value))
     expected = graphs.run(instrument(model, manifest), poisoned(value))[layout.MEAN_SQUARE]
     assert np.array_equal(np.isfinite(actual), np.isfinite(expected))
     assert np.isfinite(actual[[0, 2]]).all()
