@@ -54,7 +54,6 @@ def serve() -> int:
     from service import logs
     from service.errors import StartupError
     from service.processes.size import gpus, workers_of
-    from service.processes.supervisor import supervise
     from service.runtime.cpus import available_cpus
     from service.settings import Settings
 
@@ -62,10 +61,19 @@ def serve() -> int:
         settings = Settings()
         logs.configure(settings.log_format, settings.access_log)
         workers = workers_of(settings, available_cpus(), gpus())
-        return supervise(settings, workers) if workers else _serve_alone(settings)
+        return _supervise(settings, workers) if workers else _serve_alone(settings)
     except (StartupError, ValidationError) as error:
         print(f"error: {_explained(error)}", file=sys.stderr)
         return 2
+
+
+def _supervise(settings: "Settings", workers: int) -> int:
+    from service.processes.children import nursery
+
+    with nursery() as directory:
+        from service.processes.supervisor import supervise
+
+        return supervise(settings, workers, directory)
 
 
 def _serve_alone(settings: "Settings") -> int:

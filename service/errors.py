@@ -2,9 +2,9 @@
 
 import logging
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import orjson
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -12,6 +12,9 @@ from starlette.responses import Response
 
 from models.repository import BrokenBundleError, UnknownModelError, UnknownVersionError, UnreadableModelError
 from service.logs import REQUEST_ID
+
+if TYPE_CHECKING:
+    from fastapi.exceptions import RequestValidationError
 
 logger = logging.getLogger("reslens")
 
@@ -161,6 +164,9 @@ STATUS_OF_REPOSITORY_ERRORS = {
 
 async def answer(request: Request, error: Exception) -> Response:
     """The one exception handler of the application."""
+    # Takes longer to import than all else that a supervisor needs, which has these errors and no application.
+    from fastapi.exceptions import RequestValidationError
+
     if isinstance(error, ServiceError):
         return error_response(error.status, str(error), retry_after(error))
     if status := STATUS_OF_REPOSITORY_ERRORS.get(type(error)):
@@ -192,7 +198,7 @@ def error_response(status: int, message: str, headers: Mapping[str, str] | None 
     return Response(orjson.dumps({"error": message}), status, headers, media_type="application/json")
 
 
-def explain(error: ValidationError | RequestValidationError) -> str:
+def explain(error: "ValidationError | RequestValidationError") -> str:
     """Say in one line which fields are wrong, what was expected of them, and what came instead."""
     return "; ".join(_explain_field(dict(problem)) for problem in error.errors()[:5])
 

@@ -1,12 +1,17 @@
 """The processes that a supervisor has, each started again when it falls over."""
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing
+import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 logger = logging.getLogger("reslens")
 
@@ -16,15 +21,30 @@ FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 30.0
 
 
-def context() -> ForkServerContext:
-    """Processes are forked off one that has imported what they need, and has done nothing else.
+@contextlib.contextmanager
+def nursery() -> Iterator[Path]:
+    """A folder for what the processes of one service share, which only their user can enter, and what they start from.
 
-    So each starts in milliseconds, and they share the memory of the code. Forking this process itself would copy locks
-    that its threads hold.
+    They are forked off one that has imported what they need, and has done nothing else: so each starts in milliseconds,
+    and they share the memory of the code. It imports while this process does too. Forking this one itself would copy
+    locks that its threads hold.
     """
-    forking = multiprocessing.get_context("forkserver")
-    forking.set_forkserver_preload(["service.processes.worker"])
-    return forking
+    with tempfile.TemporaryDirectory(prefix="reslens-") as name:
+        directory = Path(name)
+        metrics = directory / "metrics"
+        metrics.mkdir()
+        # Before the library that reads it is imported in any process.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+        # Each worker has one core.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        context().set_forkserver_preload(["service.processes.worker"])
+        forkserver.ensure_running()
+        yield directory
+
+
+def context() -> ForkServerContext:
+    """Makes processes as the nursery wants them."""
+    return multiprocessing.get_context("forkserver")
 
 
 class Child:

@@ -28,7 +28,7 @@ class RemoteReplica:
             raise unavailable from error
 
     async def serve(self, serving: Serving) -> None:
-        await self._call("serve", serving=serving.model_dump())
+        await self._call("serve", serving=serving.model_dump(mode="json"))
 
     def dismiss(self, reason: str) -> None:
         logger.error("worker %s cannot serve what the others do, and is started anew: %s", self._process.pid, reason)

@@ -5,11 +5,9 @@ It answers no request and runs no model, so that what falls over falls over else
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Coroutine
 from functools import partial
@@ -38,21 +36,14 @@ REFUSED, NOT_STARTED = 2, 3
 GRACE_SECONDS = 10.0
 
 
-def supervise(settings: Settings, workers: int) -> int:
+def supervise(settings: Settings, workers: int, directory: Path) -> int:
     """Serve with so many workers until told to stop; returns the exit code. Raises `StartupError`."""
-    with tempfile.TemporaryDirectory(prefix="reslens-") as directory:
-        metrics = Path(directory) / "metrics"
-        metrics.mkdir()
-        # Before the library that reads it is imported in any process.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
-        # Each worker has one core.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        listeners = bind(settings.host, settings.port)
-        try:
-            return asyncio.run(Supervisor(settings, workers, Path(directory), listeners).run())
-        finally:
-            for listener in listeners:
-                listener.close()
+    listeners = bind(settings.host, settings.port)
+    try:
+        return asyncio.run(Supervisor(settings, workers, directory, listeners).run())
+    finally:
+        for listener in listeners:
+            listener.close()
 
 
 class Supervisor:
