@@ -11,6 +11,7 @@ from rich.table import Table
 
 from benchmarks.activation_networks import activation_networks
 from benchmarks.activations import activations
+from benchmarks.decoding import decoding
 from benchmarks.machine import describe_machine
 from benchmarks.memory import memory
 from benchmarks.serving import serving
@@ -22,6 +23,7 @@ Rows = list[dict[str, str]]
 BENCHMARKS: dict[str, tuple[str, Callable[[], Rows]]] = {
     "serving": ("requests/s of the service against bare session.run, ResNet-20, one image a request", serving),
     "statistics": ("time with layer statistics against the plain run, one thread", statistics_cost),
+    "decoding": ("decoding JPEGs to a model's pixels, one thread", decoding),
     "memory": ("resident memory of a plain session, and what the instrumented one adds", memory),
 }
 OF_ACTIVATIONS: dict[str, tuple[str, Callable[[Sequence[str]], Rows]]] = {

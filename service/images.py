@@ -116,13 +116,15 @@ def _decode_plain_jpeg(content: bytes, preprocessing: Preprocessing) -> NDArray[
 
     The pixels are those that Pillow gives, for it has the same decoder, but takes seven times as long to reach it.
     """
-    if not content.startswith(JPEG) or JPEG_APPLICATION in content:
+    if not content.startswith(JPEG):
         return None
     result = (preprocessing.height, preprocessing.width)
     stored, wanted = ("Gray", "GRAY") if preprocessing.channels == 1 else ("YCbCr", "RGB")
     try:
         height, width, colours, _ = decode_jpeg_header(content)
         if (height, width) != result or preprocessing.resize != min(result) or colours != stored:
+            return None
+        if JPEG_APPLICATION in content:
             return None
         pixels_HWC = decode_jpeg(content, wanted)
     except ValueError:
