@@ -145,6 +145,17 @@ class Metrics(Part):
     """What the images are, in words: 'CIFAR-10 (JPEG q75), test'."""
 
 
+class HalfPrecision(Part):
+    """The same network in float16, for devices that are faster with it; its inputs and outputs stay float32."""
+
+    graph: Literal["model.fp16.onnx"] = "model.fp16.onnx"
+    tolerance: Annotated[FiniteFloat, Field(gt=0)]
+    """Bound on |logit − logit of the graph in single precision|, relative to the largest |logit| of held-out images."""
+    difference: Annotated[FiniteFloat, Field(ge=0)]
+    """The largest that was found."""
+    metrics: Metrics
+
+
 class TrainingRecord(Part):
     """How the weights came to be: enough to judge the model and to train it again."""
 
@@ -186,10 +197,13 @@ class ModelManifest(Part):
     blocks: tuple[BlockEnd, ...]
     metrics: Metrics | None
     training: TrainingRecord | None
+    half: HalfPrecision | None = None
+    """None when there is no graph in half precision."""
 
     @model_validator(mode="after")
     def _files_have_digests(self) -> Self:
         expected = {self.graph} | ({self.baseline} if self.baseline else set())
+        expected |= {self.half.graph} if self.half else set()
         if set(self.digests) != expected:
             raise ValueError(f"digests name {sorted(self.digests)}, expected {sorted(expected)}")
         return self

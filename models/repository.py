@@ -70,6 +70,8 @@ class Bundle:
     manifest: ModelManifest
     graph: bytes
     baseline: bytes | None
+    half: bytes | None = None
+    """The graph in half precision."""
 
 
 class ModelRepository:
@@ -138,7 +140,8 @@ class ModelRepository:
         except (ValueError, OSError) as error:
             raise BrokenBundleError(*entry, reason=str(error)) from error
         baseline = files[manifest.baseline] if manifest.baseline else None
-        return Bundle(path=path, manifest=manifest, graph=files[manifest.graph], baseline=baseline)
+        half = files[manifest.half.graph] if manifest.half else None
+        return Bundle(path=path, manifest=manifest, graph=files[manifest.graph], baseline=baseline, half=half)
 
     def fingerprint(self, name: str, version: int) -> str:
         """Changes when a file of a version does, as far as names, sizes and times tell; empty where there is none."""
