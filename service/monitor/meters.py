@@ -4,14 +4,23 @@ Label values come from the route table and from the models that are served, neve
 model makes no new series.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 from starlette.types import Scope
 
-from service.runtime.model import LoadedModel
+from service.monitor.processes import shared_counts
+
+if TYPE_CHECKING:
+    # Whoever only counts does without the runtime.
+    from service.runtime.model import LoadedModel
+
+Series = TypeVar("Series", Counter, Histogram)
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 # A ResNet-20 answers in 1 ms, a large photo decodes in 200 ms.
@@ -23,19 +32,23 @@ MODEL = "reslens.model"
 
 
 class Meters:
-    """Every metric of the service; the methods are what the rest of it may say."""
+    """Every metric of the service; the methods are what the rest of it may say.
+
+    Where several processes share a directory, as `monitor.processes` says, each may be asked for the counts of all.
+    """
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
+        self._shared = shared_counts()
+        self._counts = CollectorRegistry()
+        self._process = CollectorRegistry()
+        PlatformCollector(registry=self._process)
+        if self._shared is None:
+            ProcessCollector(registry=self._process)
         labels = ["route", "method", "model"]
         self._requests = self._counter("requests", "Requests answered.", *labels, "status")
         self._request_seconds = self._histogram(
             "request_seconds", "From a request's headers to the end of its answer.", *labels
         )
-        # Looking series up by their labels takes longer than counting.
-        self._answers: dict[tuple[str, str, str, int], tuple[Counter, Histogram]] = {}
         self._decode_seconds = self._histogram(
             "decode_seconds", "Decoding and pre-processing of one request's images.", "model"
         )
@@ -55,45 +68,37 @@ class Meters:
             "Images that wait for a run, and requests that wait to be decoded; counted ten times a second.",
         )
         self._in_flight = self._gauge("requests_in_flight", "Requests that have come and are not answered yet.")
-        self._loaded = self._gauge(
-            "model_loaded", "1 for the version that a model's name stands for.", "model", "version", "provider"
-        )
         self._sampled = self._counter("sampled_images", "Images whose layers were watched.", "model")
         self._dropped = self._counter("dropped_samples", "Runs that were watched and not counted.", "model")
         self._unusual = self._counter(
             "unusual_images", "Watched images unlike those that the network knows: p < 0.01.", "model"
         )
-        self._failed_models = self._gauge("models_failed", "Versions that cannot be served.")
 
     def decoded(self, model: str, seconds: float) -> None:
-        self._decode_seconds.labels(model).observe(seconds)
+        self._decode_seconds(model).observe(seconds)
 
     def inferred(self, model: str, images: int, statistics: bool, seconds: float) -> None:
-        self._inference_seconds.labels(model, str(statistics).lower()).observe(seconds)
-        self._images.labels(model).observe(images)
+        self._inference_seconds(model, "true" if statistics else "false").observe(seconds)
+        self._images(model).observe(images)
 
     def waited(self, model: str, seconds: float) -> None:
-        self._queue_seconds.labels(model).observe(seconds)
+        self._queue_seconds(model).observe(seconds)
 
     def queued(self, waiting: int) -> None:
         self._queue_depth.set(waiting)
 
     def ran(self, model: str, images: int) -> None:
-        self._batch_images.labels(model).observe(images)
+        self._batch_images(model).observe(images)
 
     def failed(self, model: str, images: int) -> None:
-        self._failed_images.labels(model).inc(images)
+        self._failed_images(model).inc(images)
 
     def sampled(self, model: str, images: int, unusual: int) -> None:
-        self._sampled.labels(model).inc(images)
-        self._unusual.labels(model).inc(unusual)
+        self._sampled(model).inc(images)
+        self._unusual(model).inc(unusual)
 
     def dropped_sample(self, model: str) -> None:
-        self._dropped.labels(model).inc()
-
-    def add(self, collector: Collector) -> None:
-        """Ask for further series at every scrape."""
-        self._registry.register(collector)
+        self._dropped(model).inc()
 
     def came(self) -> None:
         self._in_flight.inc()
@@ -101,30 +106,49 @@ class Meters:
     def answered(self, scope: Scope, status: int, seconds: float) -> None:
         self._in_flight.dec()
         method = scope["method"] if scope["method"] in METHODS else "other"
-        labels = (_route(scope), method, scope.get(MODEL, ""), status)
-        series = self._answers.get(labels)
-        if series is None:
-            requests = self._requests.labels(*labels[:3], str(status))
-            series = self._answers[labels] = (requests, self._request_seconds.labels(*labels[:3]))
-        series[0].inc()
-        series[1].observe(seconds)
+        route, model = _route(scope), scope.get(MODEL, "")
+        self._requests(route, method, model, status).inc()
+        self._request_seconds(route, method, model).observe(seconds)
 
-    def exposition(self, served: Iterable[LoadedModel], failed: int) -> bytes:
+    def exposition(self, served: Iterable["LoadedModel"], failed: int) -> bytes:
         """The text that Prometheus scrapes."""
-        self._loaded.clear()
-        for model in served:
-            self._loaded.labels(model.manifest.name, str(model.manifest.version), model.provider).set(1)
-        self._failed_models.set(failed)
-        return generate_latest(self._registry)
+        return b"".join(map(generate_latest, (self._process, Shelved(served, failed), self._shared or self._counts)))
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"reslens_{name}", text, labels, registry=self._registry)
+    def _counter(self, name: str, text: str, *labels: str) -> Callable[..., Counter]:
+        return _children(Counter(f"reslens_{name}", text, labels, registry=self._counts))
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"reslens_{name}", text, labels, registry=self._registry)
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"reslens_{name}", text, registry=self._counts, multiprocess_mode="livesum")
 
-    def _histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float] = SECONDS) -> Histogram:
-        return Histogram(f"reslens_{name}", text, labels, registry=self._registry, buckets=buckets)
+    def _histogram(
+        self, name: str, text: str, *labels: str, buckets: Sequence[float] = SECONDS
+    ) -> Callable[..., Histogram]:
+        return _children(Histogram(f"reslens_{name}", text, labels, registry=self._counts, buckets=buckets))
+
+
+class Shelved(Collector):
+    """What is served, as whoever is asked knows it: every process serves the same."""
+
+    def __init__(self, served: Iterable["LoadedModel"], failed: int) -> None:
+        self._served = served
+        self._failed = failed
+
+    def collect(self) -> Iterable[Metric]:
+        """As Prometheus' client asks."""
+        loaded = GaugeMetricFamily(
+            "reslens_model_loaded",
+            "1 for the version that a model's name stands for.",
+            labels=("model", "version", "provider"),
+        )
+        for model in self._served:
+            loaded.add_metric((model.manifest.name, str(model.manifest.version), model.provider), 1)
+        yield loaded
+        yield GaugeMetricFamily("reslens_models_failed", "Versions that cannot be served.", self._failed)
+
+
+def _children(metric: Series) -> Callable[..., Series]:
+    """The series of one metric by the values of its labels. Looking them up there takes longer than counting."""
+    return cache(metric.labels)
 
 
 def _route(scope: Scope) -> str:
