@@ -202,8 +202,8 @@ class ModelManifest(Part):
 
     @model_validator(mode="after")
     def _files_have_digests(self) -> Self:
-        expected = {self.graph} | ({self.baseline} if self.baseline else set())
-        expected |= {self.half.graph} if self.half else set()
+        files = (self.graph, self.baseline, self.half and self.half.graph)
+        expected = {file for file in files if file}
         if set(self.digests) != expected:
             raise ValueError(f"digests name {sorted(self.digests)}, expected {sorted(expected)}")
         return self

@@ -47,7 +47,7 @@ class CudaOptions:
         """Raise `StartupError` where the provider cannot do what is asked for."""
         if self.precision == "fp16" and provider == CPU:
             raise StartupError(
-                "RESLENS_PRECISION=fp16 needs CUDA: on the CPU half precision is slower, not faster; set it to auto"
+                "RESLENS_PRECISION=fp16 needs CUDA: the CPU is no faster in half precision; set it to auto"
             )
 
     @property

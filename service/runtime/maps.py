@@ -6,15 +6,17 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from models.manifest import ActivationSite
-from models.overloads import choose_overload
 from models.repository import BrokenBundleError, ModelRepository
-from service.errors import ModelFaultError, ModelUnavailableError, NotFoundError
-from service.runtime.model import OVERLOADS, LoadedModel
+from service.errors import ModelUnavailableError, NotFoundError
+from service.runtime.device_thread import device_thread
+from service.runtime.direct import DirectSession
+from service.runtime.failures import fault
+from service.runtime.model import LoadedModel
+from service.runtime.provider import CPU
 from service.runtime.sessions import Sessions
 
 # Each has the weights of its model, up to the layer, once more.
@@ -26,7 +28,7 @@ _Key = tuple[str, str]
 
 
 class _Open(NamedTuple):
-    session: onnxruntime.InferenceSession
+    session: DirectSession
     weights: Sessions
     """Owns what the session runs with."""
 
@@ -55,10 +57,10 @@ class LayerMaps:
             while len(self._sessions) > MAX_SESSIONS:
                 self._sessions.popitem(last=False)
         try:
-            (values,) = opened.session.run([OUTPUT], {model.manifest.inputs[0].name: tensor})
+            (values,) = opened.session.run([OUTPUT], tensor)
         # ONNX Runtime's exceptions have no base of their own.
         except Exception as error:
-            raise ModelFaultError(f"layer {layer!r} of {model.manifest.name!r} failed while it ran: {error}") from error
+            raise fault(f"{model.manifest.name} to {layer}", len(tensor), error) from error
         activation: NDArray[np.float32] = values[0]
         return activation.reshape(*activation.shape, *(1,) * (3 - activation.ndim))
 
@@ -68,9 +70,10 @@ class LayerMaps:
             bundle = self._repository.open(manifest.name, manifest.version)
         except BrokenBundleError as error:
             raise ModelUnavailableError(f"the maps of {manifest.name!r} cannot be computed: {error.reason}") from error
-        graph = choose_overload(onnx.load_from_string(bundle.graph), OVERLOADS[model.provider])
-        sessions = Sessions(model.provider, self._threads)
-        return _Open(sessions.open(ending_at(graph, site.tensor).SerializeToString()), sessions)
+        sessions = Sessions(model.provider, self._threads, model.cuda)
+        session = sessions.open(ending_at(model.graph_of(bundle), site.tensor).SerializeToString())
+        thread = None if model.provider == CPU else device_thread()
+        return _Open(DirectSession(session, thread), sessions)
 
 
 def find_site(model: LoadedModel, layer: str) -> ActivationSite:
