@@ -107,16 +107,15 @@ async def _serve(settings: Settings, directory: Path, bucket_seconds: int) -> No
     supervising.add_done_callback(lambda _: ended.set())
     monitor = local_monitor(settings, Meters(), bucket_seconds)
     observer = Observer(repository_of(settings), monitor)
-    channels: set[asyncio.Task[None]] = set()
+    channels: set[Channel] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        channels.add(task)
+        channel = Channel(reader, writer, observer.handlers)
+        channels.add(channel)
         try:
-            await Channel(reader, writer, observer.handlers).run()
+            await channel.run()
         finally:
-            channels.discard(task)
+            channels.discard(channel)
 
     await monitor.start()
     server = await asyncio.start_unix_server(accept, directory / OBSERVER)
@@ -126,7 +125,7 @@ async def _serve(settings: Settings, directory: Path, bucket_seconds: int) -> No
         await ended.wait()
     finally:
         server.close()
-        for channel in channels:
-            channel.cancel()
+        for channel in list(channels):
+            channel.close()
         await monitor.close()
         supervisor.close()

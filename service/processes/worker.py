@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service import logs
+from service.access.slots import SharedSlots
 from service.app import create_app
 from service.channel import Answer, Channel, Handler, connect
 from service.control.serving import Serving
@@ -24,6 +25,9 @@ from service.processes.sockets import CONTROL, OBSERVER, WORKER
 from service.routes.context import Context
 from service.server import Server, shelved
 from service.settings import Settings
+
+# A file of the directory of all processes: how often each caller asked any of them.
+RATES = "rates"
 
 
 class WorkerServer(Server):
@@ -116,7 +120,7 @@ async def _serve(settings: Settings, directory: Path, number: int, link: socket.
     supervising = asyncio.create_task(channel.run())
     supervising.add_done_callback(lambda _: worker.end())
     try:
-        await worker.serve(channel, str(directory / OBSERVER))
+        await worker.serve(channel, directory)
     finally:
         channel.close()
 
@@ -138,14 +142,14 @@ class Worker:
             "end": self._end,
         }
 
-    async def serve(self, channel: Channel, observer: str) -> None:
+    async def serve(self, channel: Channel, directory: Path) -> None:
         """Serve until it ends."""
-        monitor = partial(RemoteMonitor, observer, self._settings.statistics_sample)
+        monitor = partial(RemoteMonitor, str(directory / OBSERVER), self._settings.statistics_sample)
         peers, controls = RemotePeers(channel, self._number), RemoteControls(channel)
+        slots = SharedSlots(directory / RATES)
         try:
-            self._server = WorkerServer(
-                create_app(self._settings, monitor=monitor, peers=peers, controls=controls), self._link
-            )
+            app = create_app(self._settings, monitor=monitor, peers=peers, controls=controls, slots=slots)
+            self._server = WorkerServer(app, self._link)
         except StartupError as error:
             await channel.call("failed", message=str(error))
             return
