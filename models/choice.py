@@ -47,7 +47,8 @@ class Choice(BaseModel):
 
     def labelled(self, label: str, version: int | None) -> "Choice":
         """With a label set, or removed where `version` is None; raises `ValueError` for a label that cannot be."""
-        labels = {key: value for key, value in self.labels.items() if key != plain_label(label)}
+        plain_label(label)
+        labels = {key: value for key, value in self.labels.items() if key != label}
         if version is not None:
             labels[label] = version
         if len(labels) > MAX_LABELS:
