@@ -16,8 +16,8 @@ from service.runtime.device_thread import DeviceThread
 
 Array = NDArray[np.float32]
 
-# A run of more images gives back the memory that it took beyond theirs.
-SETTLED_BATCH = 2
+# A run of more images gives its memory back.
+SETTLED_BATCH = 1
 
 
 def run_options(shrink: str | None = None, graph: int | None = None) -> onnxruntime.RunOptions:
