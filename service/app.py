@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from models.repository import Bundle
 from service.access.document import with_keys
 from service.access.gate import Access, Gate
+from service.access.slots import Slots
 from service.batching.scheduler import scheduler_of
 from service.body import BodyLimit
 from service.control.controls import Controls
@@ -79,14 +80,15 @@ def create_app(
     monitor: Callable[[Meters], Monitor] | None = None,
     peers: Peers | None = None,
     controls: Controls | None = None,
+    slots: Slots | None = None,
 ) -> FastAPI:
     """Make the application; its models are loaded when it starts.
 
     Alone, it watches its traffic itself, counts it in buckets of `bucket_seconds`, and decides what it serves; as one
-    of several processes it is given the monitor and the control that they have together, and its peers. Raises
-    `StartupError` when the settings ask for what is not there.
+    of several processes it is given its peers, and what they have together: the monitor, the control, and the slots in
+    which callers are counted. Raises `StartupError` when the settings ask for what is not there.
     """
-    access = Access(settings)
+    access = Access(settings, slots)
     meters = Meters()
     own = control_of(settings) if controls is None else None
     controls = controls or own

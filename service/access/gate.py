@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.access.keys import Key, KeyRing, digest_of
 from service.access.purpose import Purpose, purpose_of
 from service.access.rates import Rates
+from service.access.slots import Slots
 from service.errors import (
     ForbiddenError,
     ServiceError,
@@ -34,13 +35,14 @@ class Access:
     it is refused. Raises `StartupError`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, slots: Slots | None = None) -> None:
+        """`slots` are those that several processes share."""
         try:
             self._inference = _ring(settings.inference_keys, settings.inference_keys_file)
             self._control = _ring(settings.control_keys, settings.control_keys_file)
         except (OSError, ValueError) as error:
             raise StartupError(f"keys cannot be read: {error}") from error
-        self._rates = Rates(settings.rate_limit, settings.rate_burst)
+        self._rates = Rates(settings.rate_limit, settings.rate_burst, slots=slots)
         self._open: set[Purpose] = {"open"}
         if settings.open_health:
             self._open.add("health")

@@ -1,24 +1,29 @@
 """How often each caller may ask."""
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 
-# Callers that are remembered; of more, those that were silent longest are forgotten.
-CALLERS = 65_536
+from service.access.slots import OwnSlots, Slots
 
 
 class Rates:
     """A token bucket for each caller: `rate` requests a second in the long run, `burst` at once.
 
-    Kept as one time for each caller (the generic cell rate algorithm): when its bucket will be full again.
+    Kept as one time for each caller (the generic cell rate algorithm): when its bucket will be full again. Several
+    processes that share the slots count together; they need one clock, as the monotonic one of the system is.
     """
 
-    def __init__(self, rate: float | None, burst: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        rate: float | None,
+        burst: int | None,
+        clock: Callable[[], float] = time.monotonic,
+        slots: Slots | None = None,
+    ) -> None:
         self._rate = rate
         self._burst = burst
         self._clock = clock
-        self._full_at: OrderedDict[str, float] = OrderedDict()
+        self._slots = OwnSlots() if slots is None else slots
 
     @property
     def limited(self) -> bool:
@@ -30,13 +35,16 @@ class Rates:
         rate = rate or self._rate
         if rate is None:
             return 0.0
-        now = self._clock()
-        full_at = max(self._full_at.get(caller, now), now)
-        wait = full_at - now - ((self._burst or max(1.0, rate)) - 1) / rate
-        if wait > 1e-9:
-            return wait
-        self._full_at[caller] = full_at + 1 / rate
-        self._full_at.move_to_end(caller)
-        if len(self._full_at) > CALLERS:
-            self._full_at.popitem(last=False)
-        return 0.0
+        interval = 1 / rate
+        most = ((self._burst or max(1.0, rate)) - 1) / rate
+        wait = 0.0
+
+        def count(full_at: float) -> float | None:
+            nonlocal wait
+            now = self._clock()
+            full_at = max(full_at, now)
+            wait = full_at - now - most
+            return None if wait > 1e-9 else full_at + interval
+
+        self._slots.update(caller, count)
+        return wait if wait > 1e-9 else 0.0

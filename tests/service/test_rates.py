@@ -1,18 +1,25 @@
 """Limits on how often each caller may ask."""
 
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.access import rates
+from service.access import slots
 from service.access.keys import new_key
 from service.access.rates import Rates
+from service.access.slots import OwnSlots, SharedSlots
 from tests import bundles
 from tests.service.operated import Operated, operated
 
+ROOT = Path(__file__).parents[2]
 SLOW, FAST = new_key("slow"), new_key("fast", 1000.0)
 
 
@@ -76,9 +83,94 @@ def test_without_a_rate_nothing_is_limited_but_those_with_their_own() -> None:
 
 
 def test_callers_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rates, "CALLERS", 3)
-    limited = Rates(1.0, 1, lambda: 0.0)
+    monkeypatch.setattr(slots, "CALLERS", 3)
+    own = OwnSlots()
+    limited = Rates(1.0, 1, lambda: 0.0, own)
     assert [limited.wait(name) for name in "abcd"] == [0] * 4
     assert limited.wait("d") == 1.0
     assert limited.wait("a") == 0  # forgotten
-    assert len(limited._full_at) == 3
+    assert len(own) == 3
+
+
+# Asks so often, in the name of each caller in turn, and prints how often it might.
+ASKING = """
+import sys
+from pathlib import Path
+from service.access.rates import Rates
+from service.access.slots import OwnSlots, SharedSlots
+from service.access.slots import SharedSlots
+limited = Rates(1e-6, 500, slots=SharedSlots(Path(sys.argv[1])))
+sys.stdin.readline()
+print(*(sum(limited.wait(name) == 0 for _ in range(400)) for name in sys.argv[2:]))
+"""
+# Has the lock of the whole table, and says so.
+HOLDING = """
+import fcntl, sys
+from pathlib import Path
+from service.access.slots import SharedSlots
+slots = SharedSlots(Path(sys.argv[1]))
+fcntl.lockf(slots._file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def python(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_processes_that_share_slots_grant_no_more_and_no_less_than_one(tmp_path: Path) -> None:
+    names = ["one", "two", "three"]
+    with ExitStack() as stack:
+        processes = [stack.enter_context(python(ASKING, tmp_path / "rates", *names)) for _ in range(4)]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+        granted = [list(map(int, process.communicate(timeout=30)[0].split())) for process in processes]
+    # Of 4 × 400 requests of each caller.
+    assert [sum(column) for column in zip(*granted, strict=True)] == [500] * 3
+
+
+def test_a_process_that_is_killed_takes_no_lock_with_it(tmp_path: Path) -> None:
+    limited = Rates(1.0, 1, slots=SharedSlots(tmp_path / "rates"))
+    waits: list[float] = []
+    asking = threading.Thread(target=lambda: waits.append(limited.wait("one")))
+    with python(HOLDING, tmp_path / "rates") as holding:
+        assert holding.stdout is not None
+        assert holding.stdout.readline() == "held\n"
+        asking.start()
+        asking.join(0.2)
+        assert asking.is_alive()
+        holding.kill()
+        asking.join(10)
+    assert waits == [0]
+
+
+def test_shared_slots_forget_those_that_were_silent_longest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "CALLERS", slots.NEIGHBOURS)
+    now = 0.0
+    limited = Rates(1.0, 1, lambda: now, SharedSlots(tmp_path / "rates"))
+    for number in range(slots.NEIGHBOURS + 1):
+        now = 1 + number / 100
+        assert limited.wait(str(number)) == 0
+    assert limited.wait("8") > 0
+    assert limited.wait("1") > 0
+    assert limited.wait("0") == 0
+
+
+def test_workers_count_together(tmp_path: Path) -> None:
+    with operated(tmp_path, tmp_path / "log", RATE_LIMIT=0.001, RATE_BURST=5, WORKERS=2) as service:
+        answers = []
+        for _ in range(8):
+            # Each on a connection of its own, which any worker may be given.
+            with httpx.Client(base_url=service.client.base_url) as client:
+                answers.append(client.get("/v2").status_code)
+    assert answers == [200] * 5 + [429] * 3
