@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     workers: Annotated[int | None, Field(ge=0, le=1024)] = None
     """Processes that serve, on one port. Default: one for each CPU, or GPU; 0: one process alone, the least memory."""
 
+    stall_seconds: Annotated[float, Field(ge=1)] = 60.0
+    """Time after which a worker that does nothing any more, not even answer its supervisor, is killed and replaced."""
+
     threads: Annotated[int | None, Field(ge=1)] = None
     """Threads of one inference on the CPU. Default: the CPUs, cgroup quota included, divided among the workers."""
 

@@ -67,10 +67,17 @@ class Child:
         self._again: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
+        loop = asyncio.get_running_loop()
         self._again = None
         self._started = time.monotonic()
-        self.process = self._start()
-        asyncio.get_running_loop().add_reader(self.process.sentinel, self._fell)
+        try:
+            self.process = self._start()
+        except OSError as error:  # no memory, or no more processes
+            self._wait_longer(0.0)
+            logger.error("%s could not be started: %s; again in %.1f s", self.title, error, self._wait)
+            self._again = loop.call_later(self._wait, self.start)
+            return
+        loop.add_reader(self.process.sentinel, self._fell)
 
     def expect_end(self) -> None:
         """It is told to end: do not start it again."""
@@ -104,7 +111,7 @@ class Child:
             self._gone.set()
             return
         lived = time.monotonic() - self._started
-        self._wait = FIRST_WAIT_SECONDS if lived > SHORT_LIFE_SECONDS else min(2 * self._wait, LONGEST_WAIT_SECONDS)
+        self._wait_longer(lived)
         logger.error(
             "%s (process %s) ended with %s after %.0f s; the next one starts in %.1f s",
             self.title,
@@ -114,3 +121,6 @@ class Child:
             self._wait,
         )
         self._again = loop.call_later(self._wait, self.start)
+
+    def _wait_longer(self, lived: float) -> None:
+        self._wait = FIRST_WAIT_SECONDS if lived > SHORT_LIFE_SECONDS else min(2 * self._wait, LONGEST_WAIT_SECONDS)

@@ -19,6 +19,7 @@ REPORT = struct.Struct("!QI")
 # Before others get a turn.
 AT_ONCE = 64
 RETRY_SECONDS = 0.01
+PAUSE_SECONDS = 0.1
 
 
 class Receiver:
@@ -66,11 +67,7 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         self._receivers.append(receiver)
         loop.add_reader(receiver.link, receiver.read_reports)
-        if not self._accepting:
-            self._accepting = True
-            for listener in self._listeners:
-                listener.listen(BACKLOG)
-                loop.add_reader(listener, self._accept, listener)
+        self._resume()
 
     def remove(self, receiver: Receiver) -> None:
         if receiver not in self._receivers:
@@ -91,6 +88,14 @@ class Dispatcher:
         while self._listeners:
             self._listeners.pop().close()
 
+    def _resume(self) -> None:
+        if self._accepting or not self._receivers:
+            return
+        self._accepting = True
+        for listener in self._listeners:
+            listener.listen(BACKLOG)
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
     def _pause(self, loop: asyncio.AbstractEventLoop) -> None:
         self._accepting = False
         for listener in self._listeners:
@@ -102,8 +107,11 @@ class Dispatcher:
                 connection, _ = listener.accept()
             except (BlockingIOError, ConnectionError):
                 break
-            except OSError as error:  # no more file descriptors
+            except OSError as error:  # no more file descriptors: it goes on waiting, and would be told at once again
                 logger.error("a connection could not be accepted: %s", error.strerror)
+                loop = asyncio.get_running_loop()
+                self._pause(loop)
+                loop.call_later(PAUSE_SECONDS, self._resume)
                 break
             self._waiting.append(connection)
         self._pass_on()

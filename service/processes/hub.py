@@ -1,11 +1,12 @@
 """Where the channels of all processes end: what they may ask of each other goes through here."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from service.channel import Answer, Channel, Handler
+from service.channel import Answer, Channel, ChannelClosedError, Handler
 from service.control.control import Control
 from service.processes.sockets import WATCHER
 
@@ -55,9 +56,23 @@ class Hub:
         if self.observer is channel:
             self.observer = None
 
-    async def tell_workers(self, what: str) -> None:
-        """Have every worker do something; those that are gone do nothing."""
-        await asyncio.gather(*(worker.call(what) for worker in self.workers.values()), return_exceptions=True)
+    def tell_workers(self, what: str) -> None:
+        """Have every worker do something, without waiting for it: one that does not answer holds up nobody."""
+        for worker in self.workers.values():
+            worker.tell(what)
+
+    async def silent(self, seconds: float) -> list[int]:
+        """The workers that do not answer within that time."""
+
+        async def answers(worker: Channel) -> bool:
+            with contextlib.suppress(ChannelClosedError):  # its end is seen elsewhere
+                await worker.call("ping")
+            return True
+
+        asked = dict(self.workers)
+        pings = [asyncio.wait_for(answers(worker), seconds) for worker in asked.values()]
+        results = await asyncio.gather(*pings, return_exceptions=True)
+        return [number for number, result in zip(asked, results, strict=True) if isinstance(result, TimeoutError)]
 
     async def _failed(self, arguments: dict[str, Any], _: bytes) -> Answer:
         self._refused(arguments["message"])

@@ -80,7 +80,9 @@ class Supervisor:
             for child in (*self._workers, self._observer):
                 child.start()
             await self._start()
+            watching = asyncio.create_task(self._watch())
             await self._ends.wait()
+            watching.cancel()
             await self._announce()
         finally:
             await self._end()
@@ -162,6 +164,15 @@ class Supervisor:
             self._code = self._code or NOT_STARTED
             self._ends.set()
 
+    async def _watch(self) -> None:
+        """Replace workers that live and do nothing."""
+        seconds = self._settings.stall_seconds
+        while True:
+            await asyncio.sleep(seconds / 4)
+            for number in await self._hub.silent(seconds):
+                logger.error("worker %d has not answered for %.0f s, and is killed", number, seconds)
+                self._workers[number].kill()
+
     def _refuse(self, reason: str) -> None:
         """The settings ask for what is not there: no worker can start."""
         if not self._ends.is_set():
@@ -178,7 +189,9 @@ class Supervisor:
 
         Not after Ctrl-C, nor after a second signal.
         """
-        await self._hub.tell_workers("announce")
+        if not self._serves:
+            return
+        self._hub.tell_workers("announce")
         end = time.monotonic() + self._settings.announce_seconds
         while time.monotonic() < end and self._signals == [signal.SIGTERM]:
             await asyncio.sleep(0.05)
@@ -188,10 +201,10 @@ class Supervisor:
         for child in (*self._workers, self._observer):
             child.expect_end()
         self._dispatcher.close()
-        await self._hub.tell_workers("end")
+        self._hub.tell_workers("end")
         await asyncio.gather(*(child.ended(self._settings.drain_seconds + GRACE_SECONDS) for child in self._workers))
         if self._hub.observer is not None:
-            await self._hub.observer.call("end")
+            self._hub.observer.tell("end")
         else:  # it has seen nothing
             self._observer.kill()
         await self._observer.ended(GRACE_SECONDS)

@@ -140,6 +140,7 @@ class Worker:
             "counts": self._counts,
             "announce": self._announce,
             "end": self._end,
+            "ping": self._ping,
         }
 
     async def serve(self, channel: Channel, directory: Path) -> None:
@@ -184,6 +185,9 @@ class Worker:
     async def _counts(self, _: dict[str, Any], __: bytes) -> Answer:
         here = self._here
         return Answer([here.tally.of(model).model_dump() for model in here.shelf.loaded()])
+
+    async def _ping(self, _: dict[str, Any], __: bytes) -> Answer:
+        return Answer(None)
 
     async def _announce(self, _: dict[str, Any], __: bytes) -> Answer:
         self._here.lifetime.ends = True
