@@ -16,6 +16,8 @@ from tests.service.conftest import eventually, png
 from tests.service.operated import Operated, operated
 
 IMAGE = png(np.zeros((3, 8, 8), np.uint8))
+# One process alone, and several.
+WORKERS = pytest.mark.parametrize("workers", [0, 2])
 READY, INFER = "/v2/health/ready", "/v1/models/tiny/classify"
 
 
@@ -58,8 +60,9 @@ def seconds(action: Callable[[], object]) -> float:
     return time.monotonic() - started
 
 
-def test_it_is_announced_then_requests_end_and_nobody_is_let_in(shelf: Path, tmp_path: Path) -> None:
-    with operated(shelf, tmp_path / "log", ANNOUNCE_SECONDS=2) as service, begun(service) as slow:
+@WORKERS
+def test_it_is_announced_then_requests_end_and_nobody_is_let_in(shelf: Path, tmp_path: Path, workers: int) -> None:
+    with operated(shelf, tmp_path / "log", WORKERS=workers, ANNOUNCE_SECONDS=2) as service, begun(service) as slow:
         assert service.client.get(READY).status_code == 200
         service.process.send_signal(signal.SIGTERM)
         time.sleep(0.05)
@@ -82,35 +85,40 @@ def test_it_is_announced_then_requests_end_and_nobody_is_let_in(shelf: Path, tmp
         assert "Traceback" not in service.log.read_text()
 
 
-def test_a_request_that_does_not_end_is_cut_off(shelf: Path, tmp_path: Path) -> None:
-    with operated(shelf, tmp_path / "log", DRAIN_SECONDS=1) as service, begun(service):
+@WORKERS
+def test_a_request_that_does_not_end_is_cut_off(shelf: Path, tmp_path: Path, workers: int) -> None:
+    with operated(shelf, tmp_path / "log", WORKERS=workers, DRAIN_SECONDS=1) as service, begun(service):
         assert 0.9 < seconds(service.stopped) < 8
 
 
-def test_an_idle_connection_does_not_prolong_it(shelf: Path, tmp_path: Path) -> None:
-    with operated(shelf, tmp_path / "log", DRAIN_SECONDS=20) as service, connected(service) as silent:
+@WORKERS
+def test_an_idle_connection_does_not_prolong_it(shelf: Path, tmp_path: Path, workers: int) -> None:
+    with operated(shelf, tmp_path / "log", WORKERS=workers, DRAIN_SECONDS=20) as service, connected(service) as silent:
         service.client.get(READY)  # keeps its connection
         assert seconds(service.stopped) < 8
         assert received(silent) == b""
 
 
-def test_a_second_signal_ends_the_announcement(shelf: Path, tmp_path: Path) -> None:
-    with operated(shelf, tmp_path / "log", ANNOUNCE_SECONDS=60) as service:
+@WORKERS
+def test_a_second_signal_ends_the_announcement(shelf: Path, tmp_path: Path, workers: int) -> None:
+    with operated(shelf, tmp_path / "log", WORKERS=workers, ANNOUNCE_SECONDS=60) as service:
         service.process.terminate()
         eventually(lambda: service.client.get(READY).status_code == 503)
         assert seconds(service.stopped) < 8
 
 
-def test_ctrl_c_announces_nothing(shelf: Path, tmp_path: Path) -> None:
-    with operated(shelf, tmp_path / "log", ANNOUNCE_SECONDS=60) as service:
+@WORKERS
+def test_ctrl_c_announces_nothing(shelf: Path, tmp_path: Path, workers: int) -> None:
+    with operated(shelf, tmp_path / "log", WORKERS=workers, ANNOUNCE_SECONDS=60) as service:
         service.process.send_signal(signal.SIGINT)
         assert seconds(lambda: service.process.wait(timeout=30)) < 8
 
 
-def test_the_history_is_written_last(shelf: Path, tmp_path: Path) -> None:
+@WORKERS
+def test_the_history_is_written_last(shelf: Path, tmp_path: Path, workers: int) -> None:
     file = tmp_path / "history.sqlite3"
     settings = {"HISTORY_URL": f"sqlite:///{file}", "STATISTICS_SAMPLE": 1}
-    with operated(shelf, tmp_path / "log", **settings) as service, begun(service) as slow:
+    with operated(shelf, tmp_path / "log", WORKERS=workers, **settings) as service, begun(service) as slow:
         service.process.terminate()
         eventually(lambda: refused(service))
         slow.sendall(IMAGE[20:])
