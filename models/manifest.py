@@ -197,12 +197,14 @@ class ModelManifest(Part):
     blocks: tuple[BlockEnd, ...]
     metrics: Metrics | None
     training: TrainingRecord | None
+    sample: Literal["sample.npz"] | None = None
+    """Images and the logits that they must give wherever the model is loaded; None in bundles without them."""
     half: HalfPrecision | None = None
     """None when there is no graph in half precision."""
 
     @model_validator(mode="after")
     def _files_have_digests(self) -> Self:
-        files = (self.graph, self.baseline, self.half and self.half.graph)
+        files = (self.graph, self.baseline, self.sample, self.half and self.half.graph)
         expected = {file for file in files if file}
         if set(self.digests) != expected:
             raise ValueError(f"digests name {sorted(self.digests)}, expected {sorted(expected)}")

@@ -72,6 +72,8 @@ class Bundle:
     baseline: bytes | None
     half: bytes | None = None
     """The graph in half precision."""
+    sample: bytes | None = None
+    """The parity sample."""
 
 
 class ModelRepository:
@@ -141,7 +143,8 @@ class ModelRepository:
             raise BrokenBundleError(*entry, reason=str(error)) from error
         baseline = files[manifest.baseline] if manifest.baseline else None
         half = files[manifest.half.graph] if manifest.half else None
-        return Bundle(path=path, manifest=manifest, graph=files[manifest.graph], baseline=baseline, half=half)
+        sample = files[manifest.sample] if manifest.sample else None
+        return Bundle(path, manifest, files[manifest.graph], baseline, half, sample)
 
     def fingerprint(self, name: str, version: int) -> str:
         """Changes when a file of a version does, as far as names, sizes and times tell; empty where there is none."""

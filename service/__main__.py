@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 # What serving and each command need is imported when they run: every process of the service imports this module too.
 COMMANDS = {
     "add": "publish an ONNX file",
+    "client": "ask a service about photos, its models and their traffic",
     "key": "make an API key",
     "label": "give a version of a model a name",
+    "sample": "publish a model again with a parity sample",
     "rollback": "serve the version of a model before",
 }
 """Modules of `service.commands`, and what each does."""

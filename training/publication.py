@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 
 from models.instrument import instrument
 from models.manifest import Metrics, ModelManifest, TensorSpec, TrainingRecord, plain_name
+from models.parity import IMAGES, SAMPLE, ParitySample, sample_pixels
 from models.preprocessing import pixels_to_tensor
 from models.repository import ModelRepository
 from models.statistics.baseline import Baseline
 from models.statistics.head import linear_head
+from training.activations.catalogue import find_activation
 from training.checkpoint import load_checkpoint
 from training.classifier import PixelClassifier
 from training.data.images import DataSet, channel_moments
@@ -61,13 +64,27 @@ def publish(run_folder: Path, repository: ModelRepository, name: str, descriptio
     graph = exported.model.SerializeToString()
     draft = _manifest(name, description or _describe(record), data, exported, record)
     metrics, baseline = measure(exported.model, draft, data)
-    published_files = {"model.onnx": graph, "baseline.npz": baseline.to_bytes()}
+    sample = _sample(classifier, network.activation, data)
+    published_files = {"model.onnx": graph, "baseline.npz": baseline.to_bytes(), SAMPLE: sample.to_bytes()}
 
     def describe(version: int, digests: dict[str, str]) -> ModelManifest:
         return draft.model_copy(update={"version": version, "digests": digests, "metrics": metrics})
 
     version = repository.publish(name, published_files, describe)
     return Publication(name, version, metrics, exported.parity)
+
+
+def _sample(classifier: PixelClassifier, activation: str, data: DataSet) -> ParitySample:
+    """Its logits are PyTorch's."""
+    pixels = sample_pixels(data.preprocessing)
+    with torch.inference_mode():
+        logits = classifier(torch.from_numpy(pixels_to_tensor(pixels, data.preprocessing))).numpy()
+    return ParitySample(pixels, logits, agreeing(activation))
+
+
+def agreeing(activation: str) -> int:
+    """How many images of a sample must give the same logits elsewhere."""
+    return IMAGES if find_activation(activation).continuous else IMAGES // 2
 
 
 def restore_classifier(run: Run, data: DataSet) -> PixelClassifier:
@@ -112,7 +129,7 @@ def _manifest(
         version=1,
         created=datetime.now(UTC),
         description=description,
-        digests=dict.fromkeys(("model.onnx", "baseline.npz"), "0" * 64),
+        digests=dict.fromkeys(("model.onnx", "baseline.npz", SAMPLE), "0" * 64),
         inputs=(TensorSpec(name=INPUT, datatype="FP32", shape=(-1, *data.held_out.pixels.shape[1:])),),
         outputs=(TensorSpec(name=OUTPUT, datatype="FP32", shape=(-1, len(data.class_names))),),
         class_names=data.class_names,
@@ -121,6 +138,7 @@ def _manifest(
         blocks=exported.blocks,
         metrics=None,
         training=record,
+        sample=SAMPLE,
     )
 
 

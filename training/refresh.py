@@ -12,13 +12,15 @@ import onnx
 from models.manifest import ActivationSite, ModelManifest
 from models.opset import DOMAIN
 from models.overloads import choose_overload
+from models.parity import SAMPLE, ParitySample, sample_pixels
+from models.preprocessing import pixels_to_tensor
 from models.repository import ModelRepository
 from training.activations.catalogue import find_activation
 from training.activations.entry import Activation, ActivationModule
 from training.data.images import DataSet
 from training.data.sources import DataConfig, load_data
 from training.export import INPUT, OUTPUT, PARITY_BATCHES, PARITY_TOLERANCE, ExportParityError, open_session
-from training.publication import Publication, measure
+from training.publication import Publication, agreeing, measure
 from training.sites import describe_site
 
 
@@ -36,7 +38,9 @@ def refresh(repository: ModelRepository, name: str, config: DataConfig) -> Publi
     entries = [find_activation(site.activation, parameters) for site in manifest.sites]
     modules = [_module(entry, site) for entry, site in zip(entries, manifest.sites, strict=True)]
     sites = tuple(map(_described, manifest.sites, entries, modules))
-    draft = manifest.model_copy(update={"sites": sites, "created": datetime.now(UTC), "baseline": "baseline.npz"})
+    draft = manifest.model_copy(
+        update={"sites": sites, "created": datetime.now(UTC), "baseline": "baseline.npz", "sample": SAMPLE}
+    )
     old = onnx.load_from_string(bundle.graph)
     new = _with_present_bodies(old, modules)
     onnx.checker.check_model(new, full_check=True)
@@ -46,7 +50,8 @@ def refresh(repository: ModelRepository, name: str, config: DataConfig) -> Publi
     def describe(version: int, digests: dict[str, str]) -> ModelManifest:
         return draft.model_copy(update={"version": version, "digests": digests, "metrics": metrics})
 
-    files = {"model.onnx": new.SerializeToString(), "baseline.npz": baseline.to_bytes()}
+    sample = _sample(old, manifest)
+    files = {"model.onnx": new.SerializeToString(), "baseline.npz": baseline.to_bytes(), SAMPLE: sample.to_bytes()}
     return Publication(name, repository.publish(name, files, describe), metrics, parity)
 
 
@@ -95,6 +100,13 @@ def _with_present_bodies(model: onnx.ModelProto, modules: Iterable[ActivationMod
 
 def _arguments(function: onnx.FunctionProto) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(function.input), tuple(sorted(function.attribute))
+
+
+def _sample(old: onnx.ModelProto, manifest: ModelManifest) -> ParitySample:
+    """Its logits are those of the version before, in a stock ONNX Runtime."""
+    pixels = sample_pixels(manifest.preprocessing)
+    (logits,) = open_session(old).run([OUTPUT], {INPUT: pixels_to_tensor(pixels, manifest.preprocessing)})
+    return ParitySample(pixels, logits, agreeing(manifest.sites[0].activation))
 
 
 def _check_parity(old: onnx.ModelProto, new: onnx.ModelProto, manifest: ModelManifest) -> float:

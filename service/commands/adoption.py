@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.foreign.conforming import Conformed, conform, strip
 from models.manifest import ActivationSite, BlockEnd, Metrics, ModelManifest, Preprocessing
+from models.parity import SAMPLE, ParitySample, sample_pixels
 from models.preprocessing import pixels_to_tensor
 from models.repository import Bundle, ModelRepository
 from models.sites import find_blocks, find_sites
@@ -21,6 +22,7 @@ from service.commands.folder import ImageFolder, ImageReader
 from service.runtime.cpus import available_cpus
 from service.runtime.model import LoadedModel
 from service.runtime.original import OriginalGraph
+from service.runtime.parity import logits_of
 from service.runtime.provider import CPU
 
 Values = NDArray[np.float32]
@@ -78,7 +80,7 @@ def adopt(
             "give one label for each, in their order"
         )
     files = {GRAPH: _serialise(conformed.model)}
-    digests = dict.fromkeys([GRAPH] if folder is None else [GRAPH, BASELINE], "0" * 64)
+    digests = dict.fromkeys([GRAPH, SAMPLE] if folder is None else [GRAPH, SAMPLE, BASELINE], "0" * 64)
     draft = ModelManifest(
         name=name,
         version=1,
@@ -94,9 +96,12 @@ def adopt(
         blocks=blocks,
         metrics=None,
         training=None,
+        sample=SAMPLE,
     )
     model = _open(draft, files[GRAPH])
     _compare(model, given, conformed, output)
+    pixels = sample_pixels(preprocessing)
+    files[SAMPLE] = ParitySample(pixels, logits_of(model, pixels)).to_bytes()
     metrics: Metrics | None = None
     count, unusable = 0, {}
     if folder is not None:

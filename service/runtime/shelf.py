@@ -9,6 +9,7 @@ from models.repository import BrokenBundleError, Bundle, Entry, ModelRepository
 from service.control.serving import WHOLE, Serving
 from service.errors import LoadRefusedError, ModelUnavailableError
 from service.runtime.model import LoadedModel
+from service.runtime.parity import check_sample
 
 # They say nothing about the bundle.
 SYSTEM_ERRORS = (OSError, MemoryError)
@@ -92,4 +93,8 @@ class ModelShelf:
 
     def _as_published(self, entry: Entry, loaded: LoadedModel | None) -> LoadedModel:
         bundle = self._repository.open(*entry)
-        return loaded if loaded is not None and bundle.manifest == loaded.manifest else self._load(bundle)
+        if loaded is not None and bundle.manifest == loaded.manifest:
+            return loaded
+        model = self._load(bundle)
+        check_sample(bundle, model)
+        return model

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.manifest import ModelManifest, TrainingRecord
+from models.parity import ParitySample
 from models.preprocessing import pixels_to_tensor
 from models.repository import Bundle, ModelRepository
 from models.statistics import layout
@@ -147,6 +148,15 @@ class TestBundle:
         share = np.sqrt(expected[layout.BRANCH_ENERGY] / expected[layout.SHORTCUT_ENERGY])
         kept = [baseline.samples_of(block.name, "residual_share") for block in published.manifest.blocks]
         np.testing.assert_allclose(np.stack(kept, 1), share, rtol=1e-4)
+
+    def test_its_sample_has_the_logits_of_pytorch(self, published: Published) -> None:
+        assert published.bundle.sample is not None
+        manifest = published.manifest
+        sample = ParitySample.from_bytes(published.bundle.sample, manifest.preprocessing, len(manifest.class_names))
+        with torch.inference_mode():
+            expected = published.classifier()(torch.from_numpy(sample.pixels.astype(np.float32))).numpy()
+        np.testing.assert_array_equal(sample.logits, expected)
+        assert sample.agreeing == len(sample.pixels) == 4
 
     def test_metrics_equal_an_evaluation_by_pytorch(self, published: Published) -> None:
         held_out = digits.load().held_out

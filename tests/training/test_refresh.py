@@ -27,7 +27,7 @@ def publish(repository: ModelRepository, like: Bundle, graph: onnx.ModelProto, *
     """Publish `graph` as the first version of `old`, as an earlier release would have."""
     assert like.baseline is not None
     sites = [site.model_dump(exclude=set(NEW_FIELDS)) for site in like.manifest.sites]
-    update = {"name": "old", "sites": tuple(ActivationSite(**site) for site in sites)} | changes
+    update = {"name": "old", "sample": None, "sites": tuple(ActivationSite(**site) for site in sites)} | changes
 
     def describe(version: int, digests: dict[str, str]) -> ModelManifest:
         return like.manifest.model_copy(update=update | {"version": version, "digests": digests})
