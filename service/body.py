@@ -1,14 +1,15 @@
-"""Request bodies as they arrive: the limit on their length, whether or not they announce it, and decompression."""
+"""Request bodies as they arrive: the limits on their length, announced or not, and on their time, and decompression."""
 
 from anyio import CapacityLimiter, to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.compression import WINDOWS, decompress
-from service.errors import BadRequestError, BodyTooLargeError, MediaTypeError, error_response
+from service.connections import SLOWEST, STALLED
+from service.errors import BadRequestError, BodyTimeoutError, BodyTooLargeError, MediaTypeError, error_response
 
 
 class BodyLimit:
-    """ASGI middleware: a body of more than `limit` bytes, compressed or not, is refused.
+    """ASGI middleware: a body of more than `limit` bytes, compressed or not, is refused, and one that stalls.
 
     Compressed ones are decompressed in the threads of `workers`; the application sees them as if they had come plain.
     """
@@ -26,16 +27,16 @@ class BodyLimit:
         try:
             encoding = _encoding(headers.get(b"content-encoding", b"").decode("latin-1"))
             self._check_length(int(headers.get(b"content-length", b"0")))
-            receive = self._counting(receive)
+            receive = self._counting(receive, scope)
             if encoding:
                 receive = await self._decompressing(receive, encoding)
                 scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] not in REPLACED]}
-        except (BadRequestError, BodyTooLargeError, MediaTypeError) as error:
+        except (BadRequestError, BodyTimeoutError, BodyTooLargeError, MediaTypeError) as error:
             await error_response(error.status, str(error))(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _counting(self, receive: Receive) -> Receive:
+    def _counting(self, receive: Receive, scope: Scope) -> Receive:
         received = 0
 
         async def receive_counted() -> Message:
@@ -43,6 +44,8 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             self._check_length(received)
+            if STALLED in scope and message.get("more_body"):
+                raise BodyTimeoutError(f"the body came too slowly: send at least {SLOWEST:,} bytes a second of it")
             return message
 
         return receive_counted

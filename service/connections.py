@@ -1,9 +1,10 @@
-"""Connections, with limits on the head of a request: how long it may be, and how long it may take."""
+"""Connections, with limits on how long the head of a request may be, and on the time that head and body may take."""
 
-from asyncio import TimerHandle, Transport
+from asyncio import AbstractEventLoop, TimerHandle, Transport
 from functools import partial
 from typing import ClassVar
 
+import httptools
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -11,22 +12,64 @@ from service.errors import error_response
 
 # The key in a request's scope under which lies a function without arguments: whether its client has left.
 GONE = "reslens.gone"
+# …and under which lies whether its body came too slowly: then nothing more of it is read.
+STALLED = "reslens.stalled"
+# Bytes of a body in a second that are too few.
+SLOWEST = 1000
 TOO_LONG = "the headers of the request are too long: send fewer or shorter ones"
+NO_WEBSOCKETS = "there are no websockets here: send plain HTTP requests"
+# Of a request to go on in another protocol.
+UPGRADING = (b"connection", b"upgrade", b"http2-settings")
+
+
+class Answering:
+    """The transport of one answer: keeps its head back until its body comes, so that both are one packet.
+
+    Two are two system calls here and may wake the client twice, which is a good part of what a small answer costs.
+    """
+
+    def __init__(self, transport: Transport, loop: AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._kept: bytes | None = None
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if self._kept is None:
+            self._kept = data
+            self._loop.call_soon(self._flush)  # if nothing comes at once
+        elif self._kept:
+            self._transport.writelines((self._kept, data))
+            self._kept = b""
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._kept:
+            self._transport.write(self._kept)
+            self._kept = b""
 
 
 class Connection(HttpToolsProtocol):
-    """A connection of uvicorn's that keeps no more of a head, and waits no longer for it, than it is told to.
+    """A connection of uvicorn's that keeps no more of a head, and waits no longer for a request, than it is told to.
 
-    What follows a chunked body as a trailer counts too. Use a subclass that sets both limits: `limited`.
+    What follows a chunked body as a trailer counts as its head. Use a subclass that sets the limits: `limited`.
     """
 
     max_head_bytes: ClassVar[int]
     head_seconds: ClassVar[float]
+    body_seconds: ClassVar[float]
 
     _head_bytes = 0
+    _body_bytes = 0  # of the time that the timer of the body runs
     _unread = 0  # bytes since the parser last had something to say: a name or a value that does not end
     _in_head = True
     _deadline: TimerHandle | None = None
+    _body_timer: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -34,18 +77,22 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_deadline()
+        self._end_body_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._unread += len(data)
-        super().data_received(data)
+        self._feed(data)
         if self.transport.is_closing():
             return
         too_long = self._head_bytes > self.max_head_bytes and self.app is not _too_long
         if too_long or self._unread > self.max_head_bytes:
             self._refuse()
-        elif self._deadline is None and (self._in_head or self._is_idle()):
-            self._deadline = self.loop.call_later(self.head_seconds, self.transport.close)
+        elif self._in_head or self._is_idle():
+            if self._deadline is None:
+                self._deadline = self.loop.call_later(self.head_seconds, self.transport.close)
+        elif self.cycle.more_body and self._body_timer is None:
+            self._body_timer = self.loop.call_later(self.body_seconds, self._check_body)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -60,21 +107,53 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._unread = 0
+        if self._upgrades():
+            return  # to come again without
         self._in_head = False
         self._end_deadline()
         if self._head_bytes + len(self.url) > self.max_head_bytes:
             self.app = _too_long  # for the rest of this connection, which is short
         super().on_headers_complete()
+        self.cycle.transport = Answering(self.transport, self.loop)  # type: ignore[assignment]
         # What is made of the request may ask without waiting for a message.
         self.scope[GONE] = partial(getattr, self.cycle, "disconnected")  # type: ignore[literal-required]
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0
+        self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._unread = 0
+        if self._upgrades():
+            return
+        self._end_body_timer()
         super().on_message_complete()
+
+    def _feed(self, data: bytes) -> None:
+        """As uvicorn does, but for requests to go on in another protocol: the parser leaves off after their head."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            message = "Invalid HTTP request received."
+            self.logger.warning(message)
+            self.send_400_response(message)
+
+    def _upgrades(self) -> bool:
+        # CONNECT is an upgrade for the parser too, and an error for uvicorn.
+        return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
+
+    def _go_on(self, rest: bytes) -> None:
+        """Take the same request in again, as if it had not asked; for another HTTP that is how it is to be answered."""
+        if self._get_upgrade() == b"websocket":
+            self.app = _no_websockets
+        head = [b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url)]
+        head += [b"%b: %b" % field for field in self.headers if field[0] not in UPGRADING]
+        self.parser = httptools.HttpRequestParser(self)
+        self._feed(b"\r\n".join((*head, b"", rest)))
 
     def _refuse(self) -> None:
         if self._in_head and self._is_idle():
@@ -85,6 +164,21 @@ class Connection(HttpToolsProtocol):
             )
         self.transport.close()
 
+    def _check_body(self) -> None:
+        """Whether enough of the body has come since the last time, if anybody wants it."""
+        self._body_timer = None
+        if self._is_idle() or not self.cycle.more_body:
+            return
+        enough = self._body_bytes >= SLOWEST * self.body_seconds or self.flow.read_paused
+        self._body_bytes = 0
+        if enough:
+            self._body_timer = self.loop.call_later(self.body_seconds, self._check_body)
+        else:
+            # Who waits for more of it gets nothing, and is to look here.
+            self.scope[STALLED] = True  # type: ignore[literal-required]
+            self.cycle.keep_alive = False
+            self.cycle.message_event.set()
+
     def _is_idle(self) -> bool:
         """Whether no request waits for its answer: what comes now is a head, or the rest of a body that was refused."""
         return self.cycle is None or self.cycle.response_complete
@@ -94,11 +188,22 @@ class Connection(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
 
+    def _end_body_timer(self) -> None:
+        self._body_bytes = 0
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
 
-def limited(max_head_bytes: int, head_seconds: float) -> type[Connection]:
+
+def limited(max_head_bytes: int, head_seconds: float, body_seconds: float) -> type[Connection]:
     """The kind of connection with these limits."""
-    return type("LimitedConnection", (Connection,), {"max_head_bytes": max_head_bytes, "head_seconds": head_seconds})
+    limits = {"max_head_bytes": max_head_bytes, "head_seconds": head_seconds, "body_seconds": body_seconds}
+    return type("LimitedConnection", (Connection,), limits)
 
 
 async def _too_long(scope: Scope, receive: Receive, send: Send) -> None:
     await error_response(431, TOO_LONG, {"Connection": "close"})(scope, receive, send)
+
+
+async def _no_websockets(scope: Scope, receive: Receive, send: Send) -> None:
+    await error_response(400, NO_WEBSOCKETS, {"Connection": "close"})(scope, receive, send)

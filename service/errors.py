@@ -82,6 +82,12 @@ class EndingError(ServiceError):
     status = 503
 
 
+class BodyTimeoutError(ServiceError):
+    """The body stopped, or came too slowly."""
+
+    status = 408
+
+
 class BodyTooLargeError(ServiceError):
     status = 413
 

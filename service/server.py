@@ -39,7 +39,8 @@ class Server(uvicorn.Server):
             app,
             host=settings.host,
             port=settings.port,
-            http=limited(settings.max_header_bytes, settings.header_seconds),
+            http=limited(settings.max_header_bytes, settings.header_seconds, settings.body_seconds),
+            ws="none",
             log_config=None,
             log_level="warning",
             access_log=False,  # the service writes its own

@@ -154,6 +154,9 @@ class Settings(BaseSettings):
     header_seconds: Annotated[float, Field(gt=0)] = 10.0
     """Time that the head of a request may take to arrive; then the connection is closed."""
 
+    body_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """Time after which a body is cut off with 408 if it has stopped, or brought less than 1,000 bytes a second."""
+
     announce_seconds: Annotated[float, Field(ge=0)] = 1.0
     """Time after SIGTERM in which all is served as before, but `/v2/health/ready` says no. Then none is let in."""
 
