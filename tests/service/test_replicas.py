@@ -201,3 +201,22 @@ def test_what_the_system_refuses_is_tried_again_by_the_next_look(root: Path) -> 
         assert first.versions == []
 
     anyio.run(scenario)
+
+
+def test_a_look_tries_a_broken_version_again_only_when_its_files_have_changed(root: Path) -> None:
+    first = Replica(root)
+    first.refuses[3] = ValueError("no kernel for it")
+
+    async def scenario() -> None:
+        control = await started(root, first)
+        bundles.publish(root, "tiny", bundles.Tiny.random(3))
+        for _ in range(3):
+            await control.poll()
+        assert first.opened == [2, 3]
+        del first.refuses[3]
+        (root / "tiny" / "3" / "model.onnx").touch()
+        await control.poll()
+        assert first.opened == [2, 3, 3]
+        assert first.versions == [3]
+
+    anyio.run(scenario)
