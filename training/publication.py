@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.instrument import instrument
-from models.manifest import Metrics, ModelManifest, TensorSpec, TrainingRecord, plain_name
+from models.manifest import HalfPrecision, Metrics, ModelManifest, TensorSpec, TrainingRecord, plain_name
 from models.parity import IMAGES, SAMPLE, ParitySample, sample_pixels
 from models.preprocessing import pixels_to_tensor
 from models.repository import ModelRepository
@@ -27,6 +27,7 @@ from training.data.images import DataSet, channel_moments
 from training.data.sources import load_data
 from training.evaluation import evaluate
 from training.export import INPUT, OUTPUT, ExportedGraph, export, open_session
+from training.half import check_half, halve
 from training.resnet.network import build_network
 from training.run import Run, RunConfig
 
@@ -41,13 +42,18 @@ class Publication:
     version: int
     metrics: Metrics
     parity: float
+    half: HalfPrecision | None
+    """What was found of the graph in half precision, where there is one."""
 
 
-def publish(run_folder: Path, repository: ModelRepository, name: str, description: str = "") -> Publication:
+def publish(
+    run_folder: Path, repository: ModelRepository, name: str, description: str = "", half: bool = False
+) -> Publication:
     """Export the averaged weights of a finished run and publish them as the next version of `name`.
 
-    Raises `ValueError` when the run is not finished or its images have changed, and `ExportParityError` when the graph
-    does not match PyTorch; nothing is published then.
+    With `half`, the graph is published in half precision too. Raises `ValueError` when the run is not finished or its
+    images have changed, and `ExportParityError` when the graph does not match PyTorch, or the one in half precision
+    does not match it; nothing is published then.
     """
     plain_name(name)
     config = RunConfig.read(run_folder)
@@ -61,17 +67,33 @@ def publish(run_folder: Path, repository: ModelRepository, name: str, descriptio
     classifier = restore_classifier(run, data)
     network = config.network
     exported = export(classifier, network.activation, data.held_out.pixels.shape[1:], network.activation_parameters)
-    graph = exported.model.SerializeToString()
     draft = _manifest(name, description or _describe(record), data, exported, record)
-    metrics, baseline = measure(exported.model, draft, data)
     sample = _sample(classifier, network.activation, data)
-    published_files = {"model.onnx": graph, "baseline.npz": baseline.to_bytes(), SAMPLE: sample.to_bytes()}
+    return publish_measured(repository, draft, exported.model, sample, data, exported.parity, half)
+
+
+def publish_measured(
+    repository: ModelRepository,
+    draft: ModelManifest,
+    model: onnx.ModelProto,
+    sample: ParitySample,
+    data: DataSet,
+    parity: float,
+    half: bool,
+) -> Publication:
+    """Publish a checked graph with what held-out images say of it, which is what its manifest lacks in `draft`."""
+    metrics, baseline = measure(model, draft, data)
+    files = {"model.onnx": model.SerializeToString(), "baseline.npz": baseline.to_bytes(), SAMPLE: sample.to_bytes()}
+    found = None
+    if half:
+        halved = halve(model)
+        found = check_half(model, halved, data)
+        files[found.graph] = halved.SerializeToString()
 
     def describe(version: int, digests: dict[str, str]) -> ModelManifest:
-        return draft.model_copy(update={"version": version, "digests": digests, "metrics": metrics})
+        return draft.model_copy(update={"version": version, "digests": digests, "metrics": metrics, "half": found})
 
-    version = repository.publish(name, published_files, describe)
-    return Publication(name, version, metrics, exported.parity)
+    return Publication(draft.name, repository.publish(draft.name, files, describe), metrics, parity, found)
 
 
 def _sample(classifier: PixelClassifier, activation: str, data: DataSet) -> ParitySample:

@@ -20,12 +20,14 @@ from training.activations.entry import Activation, ActivationModule
 from training.data.images import DataSet
 from training.data.sources import DataConfig, load_data
 from training.export import INPUT, OUTPUT, PARITY_BATCHES, PARITY_TOLERANCE, ExportParityError, open_session
-from training.publication import Publication, agreeing, measure
+from training.publication import Publication, agreeing, publish_measured
 from training.sites import describe_site
 
 
-def refresh(repository: ModelRepository, name: str, config: DataConfig) -> Publication:
+def refresh(repository: ModelRepository, name: str, config: DataConfig, half: bool = False) -> Publication:
     """Publish the newest version of `name` again as the next one, accuracy and baseline measured on held-out data.
+
+    With `half` it is published in half precision too, and so is a model that was.
 
     Raises `ValueError` when the data is not of the model's classes and pre-processing, and `ExportParityError` when
     the new graph's logits differ from the old one's by more than 1e-4; nothing is published then.
@@ -45,14 +47,8 @@ def refresh(repository: ModelRepository, name: str, config: DataConfig) -> Publi
     new = _with_present_bodies(old, modules)
     onnx.checker.check_model(new, full_check=True)
     parity = _check_parity(old, new, manifest)
-    metrics, baseline = measure(new, draft, data)
-
-    def describe(version: int, digests: dict[str, str]) -> ModelManifest:
-        return draft.model_copy(update={"version": version, "digests": digests, "metrics": metrics})
-
     sample = _sample(old, manifest)
-    files = {"model.onnx": new.SerializeToString(), "baseline.npz": baseline.to_bytes(), SAMPLE: sample.to_bytes()}
-    return Publication(name, repository.publish(name, files, describe), metrics, parity)
+    return publish_measured(repository, draft, new, sample, data, parity, half or manifest.half is not None)
 
 
 def _check_data(manifest: ModelManifest, data: DataSet) -> None:

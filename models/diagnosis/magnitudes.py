@@ -38,10 +38,13 @@ def _not_finite(case: Case, part: str, hit: int, first: str, evidence: dict[str,
 
 
 def half_precision(case: Case) -> Iterator[Finding]:
-    """The largest activation of an fp16 layer within three doublings of the largest number there is, 65504."""
+    """The largest activation of an fp16 layer within three doublings of the largest number there is, 65504.
+
+    A model that was published in half precision too has fp16 layers wherever that graph runs.
+    """
     for site, now, before in case.layers():
         # The graph's inputs and outputs say nothing of it: they are float32 whatever it computes in.
-        if site.datatype != "FP16":
+        if site.datatype != "FP16" and case.manifest.half is None:
             continue
         if (largest := float(now.maximum.max())) <= case.thresholds.half_precision_maximum:
             continue

@@ -14,7 +14,7 @@ from models.diagnosis.finding import Diagnosis, Finding
 from models.diagnosis.rules import RULES
 from models.diagnosis.thresholds import Thresholds
 from models.instrument import instrument
-from models.manifest import ModelManifest
+from models.manifest import HalfPrecision, Metrics, ModelManifest
 from models.statistics.baseline import Baseline
 from models.statistics.window import Window, WindowReader
 from tests.models import graphs
@@ -264,6 +264,13 @@ def test_half_precision_is_about_to_overflow() -> None:
     assert [finding.part for finding in found] == ["layer1.act1", "layer1.act2", "layer1.act3"]
     assert "fp16 ends at 65504" in found[0].cause
     assert of_rule(watch().diagnose(loud), "half_precision") == []
+
+
+def test_a_model_with_a_graph_in_half_precision_must_have_room_there() -> None:
+    metrics = Metrics(images=10, accuracy=0.9, loss=0.1, data="held out")
+    both = manifest().model_copy(update={"half": HalfPrecision(tolerance=0.02, difference=0.0, metrics=metrics)})
+    loud = replace(window(), maximum=window().maximum + 9000)
+    assert len(of_rule(Diagnostician(both, baseline()).diagnose(loud), "half_precision")) == 3
 
 
 def test_minimum_images_are_the_users_choice() -> None:

@@ -10,6 +10,9 @@ from onnx import helper, numpy_helper
 from models.manifest import ActivationSite, ModelManifest
 from models.opset import DOMAIN, STANDARD_OPSET
 from models.repository import Bundle, ModelRepository
+from service.runtime.model import LoadedModel
+from service.runtime.parity import check_sample
+from service.runtime.provider import CPU
 from tests.models import graphs
 from tests.training.conftest import command
 from training.data.sources import DataConfig
@@ -126,3 +129,35 @@ def test_unknown_model(tmp_path: Path) -> None:
     done = command("refresh", "nothing", "--repository", str(tmp_path), folder=tmp_path)
     assert done.returncode == 2
     assert "nothing" in done.stderr
+
+
+def test_half_precision_is_published_beside_it_and_stays(
+    repository: ModelRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = command("refresh", "old", "--repository", str(repository.root), "--precision", "both", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "half precision: accuracy 9" in done.stdout
+    assert refresh(repository, "old", DataConfig()).version == 3
+    for version in (2, 3):
+        given = repository.open("old", version)
+        half, metrics = given.manifest.half, given.manifest.metrics
+        assert half is not None
+        assert metrics is not None
+        assert 0 < half.difference < half.tolerance
+        assert half.metrics.accuracy >= metrics.accuracy - 0.005
+        assert given.half is not None
+        assert len(given.half) < 0.6 * len(given.graph)
+        assert LoadedModel(given, CPU, threads=1).precision == "fp32"
+
+    single = LoadedModel(given, CPU, threads=1)
+    monkeypatch.setattr("service.runtime.model.choose_precision", lambda *_: "fp16")
+    served = LoadedModel(given, CPU, threads=1)
+    assert served.precision == "fp16"
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8)).astype(np.float32)
+    names = (*single.output_names, *single.statistics_names)
+    expected, actual = (model.run(pixels, names) for model in (single, served))
+    logits = expected["logits"]
+    assert 0 < np.abs(actual["logits"] - logits).max() < half.tolerance * np.abs(logits).max()
+    for name in single.statistics_names:
+        assert np.abs(actual[name] - expected[name]).mean() < 0.01 * (1 + np.abs(expected[name]).max()), name
+    check_sample(given, served)

@@ -8,6 +8,7 @@ import tyro
 
 from models.repository import ModelRepository
 from models.shelf import SHIPPED_MODELS
+from training.commands.publish import Precision, print_half
 from training.data.sources import DataConfig
 from training.refresh import refresh as refresh_model
 
@@ -16,6 +17,7 @@ def refresh(
     name: Annotated[str, tyro.conf.Positional],
     data: DataConfig = DataConfig(),  # noqa: B008  (frozen)
     repository: Path = SHIPPED_MODELS,
+    precision: Precision = "fp32",
 ) -> None:
     """Publish a model again with the present ONNX bodies, site descriptions and baseline; its weights stay as they are.
 
@@ -23,10 +25,12 @@ def refresh(
         name: Name of the model in the repository; its newest version is taken.
         data: The data that the model was trained on: its held-out images are measured again.
         repository: Folder of the model repository; the one that the service reads by default if not given.
+        precision: both publishes the graph in half precision too, as it does where the model was.
     """
     if data.data_dir:
         data = replace(data, data_dir=str(Path(data.data_dir).resolve()))
-    done = refresh_model(ModelRepository(repository), name, data)
+    done = refresh_model(ModelRepository(repository), name, data, half=precision == "both")
     print(f"published {done.name} version {done.version} in {repository.resolve()}")
     print(f"accuracy {done.metrics.accuracy:.2%} on {done.metrics.images} images ({done.metrics.data})")
     print(f"logits differ from the version before by at most {done.parity:.1e}")
+    print_half(done)
