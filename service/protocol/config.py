@@ -19,6 +19,7 @@ class InstanceGroup(BaseModel):
     name: str
     kind: Literal["KIND_CPU", "KIND_GPU"]
     count: int
+    gpus: list[int]
 
 
 class ParameterValue(BaseModel):
@@ -42,8 +43,11 @@ class ModelConfig(BaseModel):
     parameters: dict[str, ParameterValue]
 
 
-def model_config(manifest: ModelManifest, max_batch: int, provider: str) -> ModelConfig:
-    group = InstanceGroup(name=f"{manifest.name}_0", kind="KIND_GPU" if "CUDA" in provider else "KIND_CPU", count=1)
+def model_config(manifest: ModelManifest, max_batch: int, provider: str, device: str, precision: str) -> ModelConfig:
+    """`device` is `cpu`, or `cuda:0` for the first GPU."""
+    gpus = [int(device.removeprefix("cuda:"))] if device.startswith("cuda:") else []
+    kind: Literal["KIND_CPU", "KIND_GPU"] = "KIND_GPU" if gpus else "KIND_CPU"
+    group = InstanceGroup(name=f"{manifest.name}_0", kind=kind, count=1, gpus=gpus)
     return ModelConfig(
         name=manifest.name,
         platform=PLATFORM,
@@ -53,7 +57,10 @@ def model_config(manifest: ModelManifest, max_batch: int, provider: str) -> Mode
         input=[_tensor(spec) for spec in manifest.inputs],
         output=[_tensor(spec) for spec in manifest.outputs],
         instance_group=[group],
-        parameters={"execution_provider": ParameterValue(string_value=provider)},
+        parameters={
+            "execution_provider": ParameterValue(string_value=provider),
+            "precision": ParameterValue(string_value=precision),
+        },
     )
 
 

@@ -93,6 +93,10 @@ class ModelSummary(Answer):
     """The version served when none is named."""
     description: str
     provider: str
+    device: str
+    """`cpu`, or a CUDA device as `cuda:0`; with several workers each has its own."""
+    precision: str
+    """Of the graph that runs, `fp32` or `fp16`."""
     classes: int
     accuracy: float | None
     """On held-out images; what they are is in the manifest's metrics."""

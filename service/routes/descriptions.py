@@ -44,7 +44,7 @@ async def metadata(request: Request, here: Here, name: str, version: str | None 
 async def config(request: Request, here: Here, name: str, version: str | None = None) -> ModelConfig:
     """The shapes and types of one image's tensors, and how many images a request may have."""
     model = await here.model(request, name, version)
-    return model_config(model.manifest, here.settings.max_batch, model.provider)
+    return model_config(model.manifest, here.settings.max_batch, model.provider, model.device, model.precision)
 
 
 @router.get("/{name}/stats")

@@ -57,6 +57,8 @@ def _summary(here: Context, model: LoadedModel, states: list[State]) -> ModelSum
         version=manifest.version,
         description=manifest.description,
         provider=model.provider,
+        device=model.device,
+        precision=model.precision,
         classes=len(manifest.class_names),
         accuracy=manifest.metrics.accuracy if manifest.metrics else None,
         versions=[

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from models.manifest import HalfPrecision, Metrics
 from service.app import create_app
 from service.errors import StartupError
+from service.protocol.config import model_config
 from service.runtime.cuda import CudaOptions
 from service.runtime.precision import choose_precision
 from service.runtime.provider import CPU, CUDA
@@ -95,3 +97,20 @@ def test_which_precision_is_served(half: bool, provider: str, asked: str, chosen
             choose_precision(manifest, provider, asked)  # type: ignore[arg-type]
     else:
         assert choose_precision(manifest, provider, asked) == chosen  # type: ignore[arg-type]
+
+
+def test_a_gpu_is_named_to_clients() -> None:
+    config = model_config(bundles.manifest("tiny", 1, {"model.onnx": "0" * 64}), 8, CUDA, "cuda:3", "fp16")
+    (group,) = config.instance_group
+    assert (group.kind, group.gpus) == ("KIND_GPU", [3])
+    assert {name: value.string_value for name, value in config.parameters.items()} == {
+        "execution_provider": CUDA,
+        "precision": "fp16",
+    }
+
+
+def test_the_cpu_is_named_to_people(tmp_path: Path) -> None:
+    bundles.publish(tmp_path)
+    with TestClient(create_app(Settings(model_repository=tmp_path, provider="cpu"))) as client:
+        model = client.get("/v1/models/tiny").json()
+    assert (model["device"], model["precision"]) == ("cpu", "fp32")

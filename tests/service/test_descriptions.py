@@ -45,8 +45,11 @@ def test_configuration(client: httpx.Client, path: str) -> None:
         "max_batch_size": 4,
         "input": [{"name": "images", "data_type": "TYPE_FP32", "dims": [3, 8, 8]}],
         "output": [{"name": "logits", "data_type": "TYPE_FP32", "dims": [3]}],
-        "instance_group": [{"name": "tiny_0", "kind": "KIND_CPU", "count": 1}],
-        "parameters": {"execution_provider": {"string_value": "CPUExecutionProvider"}},
+        "instance_group": [{"name": "tiny_0", "kind": "KIND_CPU", "count": 1, "gpus": []}],
+        "parameters": {
+            "execution_provider": {"string_value": "CPUExecutionProvider"},
+            "precision": {"string_value": "fp32"},
+        },
     }
 
 
