@@ -70,11 +70,17 @@ class Tracing:
 def record(name: str, start_ns: int, end_ns: int, **attributes: Attribute) -> None:
     """Add a step of the request that the running code works for, between two readings of `time.perf_counter_ns`.
 
-    Does nothing where no request is traced.
+    An attribute `images` becomes `reslens.images`. Does nothing where no request is traced.
     """
     if (tracer := _tracer.get()) is not None:
         epoch_ns = time.time_ns() - time.perf_counter_ns()
-        tracer.start_span(name, attributes=attributes, start_time=epoch_ns + start_ns).end(epoch_ns + end_ns)
+        named = {f"reslens.{attribute}": value for attribute, value in attributes.items()}
+        tracer.start_span(name, attributes=named, start_time=epoch_ns + start_ns).end(epoch_ns + end_ns)
+
+
+def traced() -> bool:
+    """Whether steps of the request that the running code works for are recorded."""
+    return _tracer.get() is not None
 
 
 def span(name: str, **attributes: Attribute) -> AbstractContextManager[None]:

@@ -13,6 +13,7 @@ from service.errors import ServiceError, error_response, retry_after
 from service.monitor.tally import Answered
 from service.routes.answers import Classification
 from service.routes.context import Context, Here
+from service.routes.steps import Moments, record_steps
 from service.routes.terms import terms_of
 from service.routes.upload import Image, JsonUpload, Options, Upload, read_upload
 from service.runtime.classifier import Classifier, Verdict
@@ -73,11 +74,15 @@ async def _classify(request: Request, here: Context, model: LoadedModel, upload:
     tensors = [image for image in decoded if not isinstance(image, ServiceError)]
     rans = iter(await scheduler.infer_each(model, tensors, classifier.outputs, terms, here.monitor.observer()))
     outcomes = [image if isinstance(image, ServiceError) else next(rans) for image in decoded]
-    timing = Timing(ready - came, time.perf_counter_ns() - ready)
+    done = time.perf_counter_ns()
+    timing = Timing(ready - came, done - ready)
     judge = partial(_judge, classifier, upload.images, outcomes, timing)
     seconds = SECONDS_TO_RANK + SECONDS_A_LAYER[options.statistics] * len(model.manifest.sites)
     response, verdicts = await scheduler.work(len(tensors) * seconds, judge)
-    _count(here, classifier, outcomes, verdicts, timing, time.perf_counter_ns() - came)
+    answered = time.perf_counter_ns()
+    _count(here, classifier, outcomes, verdicts, timing, answered - came)
+    runs = [outcome for outcome in outcomes if isinstance(outcome, Ran)]
+    record_steps(model, classifier.statistics, Moments(came, ready, done, answered), runs)
     return response
 
 

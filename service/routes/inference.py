@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
@@ -16,10 +16,10 @@ from service.protocol.envelope import InferenceRequest, InferenceResponse
 from service.protocol.inference import InferenceCall, read_request, write_response
 from service.routes.context import Context, Here
 from service.routes.route import DirectRoute
+from service.routes.steps import Moments, record_steps
 from service.routes.terms import terms_of
 from service.runtime.decoding import decode_all, decoding_seconds
 from service.runtime.model import LoadedModel, Tensors
-from service.tracing import record
 
 router = APIRouter(prefix="/v2/models/{name}", tags=["Open Inference Protocol"], route_class=DirectRoute)
 
@@ -88,17 +88,6 @@ async def _infer(request: Request, here: Context, model: LoadedModel, body: byte
     return response
 
 
-class Moments(NamedTuple):
-    """Of one request, in nanoseconds of one clock."""
-
-    came: int
-    ready: int
-    """Its images wait to be run."""
-    done: int
-    """They were."""
-    answered: int
-
-
 def _count(here: Context, model: LoadedModel, call: InferenceCall, images: int, ran: Ran, at: Moments) -> None:
     name = model.manifest.name
     statistics = not set(call.outputs) <= set(model.output_names)
@@ -118,8 +107,7 @@ def _count(here: Context, model: LoadedModel, call: InferenceCall, images: int, 
             output=at.answered - at.done,
         ),
     )
-    record("queue", at.ready, at.ready + ran.queue_ns)
-    record("compute", at.done - ran.infer_ns, at.done, images=images, batch=ran.batch)
+    record_steps(model, statistics, at, [ran])
 
 
 def _respond(call: InferenceCall, model: LoadedModel, values: Tensors, encoding: str | None) -> Response:

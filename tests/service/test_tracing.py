@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,48 @@ def test_a_request_is_a_span_that_continues_the_trace_it_came_with(service: Oper
     assert request.resource["service.name"] == "reslens"
     assert request.resource["deployment.environment.name"] == "test"
     assert receiver.paths == {"/v1/traces"}
+
+
+STEPS = ["decode", "queue", "compute", "respond"]
+OF_MODEL = {"reslens.model": "tiny", "reslens.version": 1}
+
+
+def steps_of(receiver: Receiver, query: str) -> dict[str, Span]:
+    """By name, in the order of time; each lies within its request and they do not overlap."""
+    request, *steps = receiver.of("url.query", query)
+    steps.sort(key=lambda step: step.start)
+    assert {step.trace for step in steps} == {request.trace}
+    moments = [moment for step in steps for moment in (step.start, step.end)]
+    # Each is measured by a clock of its own, which is set against the other's once a step.
+    assert all(later - earlier > -50_000 for earlier, later in pairwise([request.start, *moments, request.end]))
+    return {step.name: step for step in steps}
+
+
+@pytest.mark.parametrize("statistics", ["none", "layers"])
+def test_the_steps_of_a_classification(service: Operated, receiver: Receiver, statistics: str) -> None:
+    query = f"top_k=2&statistics={statistics}"
+    assert service.client.post(f"{CLASSIFY}?{query}", content=IMAGE).status_code == 200
+    steps = steps_of(receiver, query)
+    assert list(steps) == STEPS
+    assert {name: value for name, value in steps["compute"].attributes.items() if name not in OF_MODEL} == {
+        "reslens.batch": 1,
+        "reslens.provider": "CPUExecutionProvider",
+        "reslens.statistics": statistics == "layers",
+    }
+    for step in steps.values():
+        assert step.attributes.items() >= OF_MODEL.items()
+
+
+@pytest.mark.parametrize("outputs", [["logits"], ["logits", "statistics.active"]])
+def test_the_steps_of_an_inference(service: Operated, receiver: Receiver, outputs: list[str]) -> None:
+    body, headers = message(bytes(3 * 3 * 8 * 8), 3, 3, 8, 8, outputs=[{"name": name} for name in outputs])
+    query = f"steps={len(outputs)}"
+    assert service.client.post(f"{INFER}?{query}", content=body, headers=headers).status_code == 200
+    steps = steps_of(receiver, query)
+    assert list(steps) == STEPS
+    assert steps["compute"].attributes["reslens.batch"] == 3
+    assert steps["compute"].attributes["reslens.statistics"] == (len(outputs) > 1)
+    assert steps["compute"].end > steps["compute"].start
 
 
 def test_without_a_trace_a_new_one_begins(service: Operated, receiver: Receiver) -> None:
