@@ -24,7 +24,7 @@ def stage_and_rename(home: Path, files: Mapping[str, bytes], manifest: Callable[
 
     `manifest` is called again with a higher one when another publisher took the first.
     """
-    _remove_stale_staging(home)
+    remove_stale_staging(home)
     with staging(home) as staged:
         for file, content in files.items():
             write(staged / plain_name(file), content)
@@ -65,7 +65,7 @@ def _highest_number(home: Path) -> int:
     return max((int(path.name) for path in home.iterdir() if VERSION.fullmatch(path.name)), default=0)
 
 
-def _remove_stale_staging(home: Path) -> None:
+def remove_stale_staging(home: Path) -> None:
     for path in directories(home):
         # It may have become a version, or been swept by another publisher, since it was listed.
         with contextlib.suppress(FileNotFoundError):

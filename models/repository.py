@@ -135,7 +135,7 @@ class ModelRepository:
         entry = self.resolve(name, version)
         path = self.root / entry.name / str(entry.version)
         try:
-            manifest = _parse_manifest(read(path / MANIFEST, MAX_MANIFEST_BYTES))
+            manifest = parse_manifest(read(path / MANIFEST, MAX_MANIFEST_BYTES))
             if (manifest.name, manifest.version) != entry:
                 raise ValueError(f"its manifest is of model {manifest.name!r} version {manifest.version}")
             files = {file: _read_verified(path / file, digest) for file, digest in manifest.digests.items()}
@@ -175,6 +175,9 @@ class ModelRepository:
     def fetch(self, name: str, version: int) -> None:
         """Have the files of a version here, if they come from elsewhere."""
 
+    def trim(self, served: set[Entry]) -> None:
+        """Drop what is kept here of what is elsewhere, but for what is served, if it is too much."""
+
     @property
     def problem(self) -> str:
         """Why it cannot be reached where the versions come from; empty if it can."""
@@ -202,7 +205,7 @@ class ModelRepository:
                 raise RepositoryError(f"the manifest does not describe model {name!r} version {version} and its files")
             content = described.model_dump_json(indent=2).encode()
             # What cannot be read back (NaN has no JSON) is never published.
-            _parse_manifest(content)
+            parse_manifest(content)
             return content
 
         return stage_and_rename(home, files, manifest)
@@ -214,7 +217,8 @@ class ModelRepository:
             return False
 
 
-def _parse_manifest(content: bytes) -> ModelManifest:
+def parse_manifest(content: bytes) -> ModelManifest:
+    """Raises `ValueError` where it is none that this program reads."""
     try:
         fields = json.loads(content)
     except (ValueError, RecursionError) as error:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from service.commands.repository import repository_of
+from service.commands.repository import choosing_in
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Set or remove a label; raises `ValueError` for a model, a version or a label that cannot be."""
     name, label, version = arguments.model, arguments.label, arguments.version
-    repository = repository_of(arguments.repository)
+    repository = choosing_in(arguments.repository)
     repository.resolve(name, version)
     repository.choose(name, repository.choice(name).labelled(label, version))
     print(f"{label} is version {version} of {name}" if version else f"{name} has no label {label}")

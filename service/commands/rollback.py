@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from models.policy import policy_of
-from service.commands.repository import repository_of
+from service.commands.repository import choosing_in
 from service.settings import Settings
 
 
@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Pin the default version to the one before; raises `ValueError` where there is none."""
     name = arguments.model
-    repository = repository_of(arguments.repository)
+    repository = choosing_in(arguments.repository)
     versions = repository.versions(repository.resolve(name).name)
     policy = policy_of(name, Settings().version_policies, repository.policy(name))
     choice = repository.choice(name)

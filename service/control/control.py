@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from anyio import to_thread
 
 from models.policy import VersionPolicy
-from models.repository import ModelRepository, RepositoryError, UnknownVersionError
+from models.repository import Entry, ModelRepository, RepositoryError, UnknownVersionError
 from service.control.course import UNLOADED, Course
 from service.control.fleet import Fleet, Member
 from service.control.pilot import Pilot
@@ -151,10 +151,17 @@ class Control:
 
     async def _whole(self, change: Coroutine[Any, Any, Done]) -> Done:
         """Make a change to its end, even when whoever asked for it goes away."""
-        task = asyncio.create_task(change)
+        task = asyncio.create_task(self._trimmed(change))
         self._changes.add(task)
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
+
+    async def _trimmed(self, change: Coroutine[Any, Any, Done]) -> Done:
+        try:
+            return await change
+        finally:
+            served = {Entry(serving.name, version) for serving in self.servings() for version in serving.versions}
+            await to_thread.run_sync(self._repository.trim, served)
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._changes.discard(task)
