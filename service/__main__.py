@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # What serving and each command need is imported when they run: every process of the service imports this module too.
 COMMANDS = {
     "add": "publish an ONNX file",
+    "bench": "measure how fast a service answers",
     "client": "ask a service about photos, its models and their traffic",
     "key": "make an API key",
     "label": "give a version of a model a name",

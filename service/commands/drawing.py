@@ -49,7 +49,7 @@ def models(console: Console, answer: Json) -> None:
             (_text(model["name"], "bold"), *map(_text, cells), _share(model["accuracy"]), _text(model["provider"]))
         )
     headers = ("Model", "Version", "Others", "Labels", "Classes", "Accuracy", "Provider")
-    _print(console, headers, rows, "Provider", "Others", "Classes", "Labels")
+    table(console, headers, rows, "Provider", "Others", "Classes", "Labels")
     for failed in answer["failed"]:
         version = "" if failed["version"] is None else f" version {failed['version']}"
         console.print(_text(f"{failed['name']}{version} is not served: {failed['reason']}", "red"))
@@ -65,7 +65,7 @@ def diagnosis(console: Console, answer: Json) -> None:
     _findings(console, f"In {answer['window'] or 'the last window'}, {current['images']:,} images", current["findings"])
     if current["unjudged"]:
         rows = [(_text(rule["rule"]), _text(rule["reason"], "dim")) for rule in current["unjudged"]]
-        _print(console, ("Not judged", "Why"), rows)
+        table(console, ("Not judged", "Why"), rows)
 
 
 def statistics(console: Console, answer: Json) -> None:
@@ -88,13 +88,25 @@ def statistics(console: Console, answer: Json) -> None:
             )
         )
     headers = ("Layer", "Active (usual)", "", "RMS (usual)", "Never fired", "Rank")
-    _print(console, headers, layers, "", "Rank", "RMS (usual)")
+    table(console, headers, layers, "", "Rank", "RMS (usual)")
     classes = []
     for predicted in sorted(answer["predicted"], key=lambda one: -one["images"])[:CLASSES]:
         share, usual = predicted["share"], predicted["baseline"]
         shares = _beside(_share(share), _share(usual and usual["share"]))
         classes.append((_text(predicted["label"]), shares, _bar(console, share, WIDE_BAR)))
-    _print(console, ("Class", "Share (usual)", ""), classes, "")
+    table(console, ("Class", "Share (usual)", ""), classes, "")
+
+
+def table(console: Console, headers: Sequence[str], rows: Sequence[Row], *spare: str) -> None:
+    """Print a table, without the columns that say nothing and, while there is no room, without the next of `spare`."""
+    said = {header for column, header in enumerate(headers) if any(_says(row[column]) for row in rows)}
+    anywhere = console.options.update(max_width=WIDEST)
+    for header in ("not one", *spare):
+        said.discard(header)
+        drawn = _table(headers, rows, said)
+        if Measurement.get(console, anywhere, drawn).maximum <= console.width:
+            break
+    console.print(drawn)
 
 
 def printable(text: str) -> str:
@@ -107,7 +119,7 @@ def _classes(console: Console, classes: Iterable[Json]) -> None:
     for ranked in classes:
         style, share = "" if rows else "bold", ranked["probability"]
         rows.append((_text(ranked["label"], style), _text(f"{share:.1%}", style), _bar(console, share, WIDE_BAR)))
-    _print(console, ("Class", "Probability", ""), rows, "")
+    table(console, ("Class", "Probability", ""), rows, "")
 
 
 def _layers(console: Console, image: Json) -> None:
@@ -125,7 +137,7 @@ def _layers(console: Console, image: Json) -> None:
         for layer in image["statistics"]["layers"]
     ]
     headers = ("Layer", "Active", "", "Saturated", "Dead", "RMS", "Outlier p")
-    _print(console, headers, rows, "", "RMS", "Saturated")
+    table(console, headers, rows, "", "RMS", "Saturated")
 
 
 def _certainty(console: Console, image: Json) -> None:
@@ -147,32 +159,20 @@ def _findings(console: Console, title: str, findings: Iterable[Json]) -> None:
     ]
     console.print(_text(title if rows else f"{title}: nothing found", "" if rows else "green"))
     if rows:
-        _print(console, ("Severity", "Rule", "What"), rows)
-
-
-def _print(console: Console, headers: Sequence[str], rows: Sequence[Row], *spare: str) -> None:
-    """Print a table, without the columns that say nothing and, while there is no room, without the next of `spare`."""
-    said = {header for column, header in enumerate(headers) if any(_says(row[column]) for row in rows)}
-    anywhere = console.options.update(max_width=WIDEST)
-    for header in ("not one", *spare):
-        said.discard(header)
-        table = _table(headers, rows, said)
-        if Measurement.get(console, anywhere, table).maximum <= console.width:
-            break
-    console.print(table)
+        table(console, ("Severity", "Rule", "What"), rows)
 
 
 def _table(headers: Sequence[str], rows: Sequence[Row], chosen: Container[str]) -> Table:
     """Words on the left, which give way where there is no room, numbers on the right, which do not."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
     for header in headers:
         if header in chosen:
             words = header in WORDS
             justify: Literal["left", "right"] = "left" if words or not header else "right"
-            table.add_column(header, justify=justify, no_wrap=not words, overflow="fold")
+            drawn.add_column(header, justify=justify, no_wrap=not words, overflow="fold")
     for row in rows:
-        table.add_row(*(cell for header, cell in zip(headers, row, strict=True) if header in chosen))
-    return table
+        drawn.add_row(*(cell for header, cell in zip(headers, row, strict=True) if header in chosen))
+    return drawn
 
 
 def _says(cell: RenderableType) -> bool:

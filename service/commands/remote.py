@@ -50,9 +50,9 @@ class Remote:
         """What the service answers at a path; parameters that are None are left out."""
         return self._ask("GET", path, parameters)
 
-    def of(self, model: str, what: str, **parameters: str | int | None) -> str:
-        """What the service knows about a model."""
-        return self.get(f"/v1/models/{quote(model, safe='')}/{what}", **parameters)
+    def of(self, model: str, what: str = "", **parameters: str | int | None) -> str:
+        """What the service knows about a model: its description, or one part of it."""
+        return self.get(f"/v1/models/{quote(model, safe='')}{what and f'/{what}'}", **parameters)
 
     def classify(self, model: str, file: str, content: bytes, **options: str | int | None) -> str:
         """What the service says about the bytes of one image."""

@@ -10,7 +10,10 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 
+from service.__main__ import main
 from service.access.keys import new_key
 from tests import bundles
 from tests.service.conftest import png
@@ -26,6 +30,7 @@ from tests.service.processes import ROOT, process
 
 PHOTO = png(np.random.default_rng(0).integers(0, 256, (3, bundles.SIZE, bundles.SIZE), dtype=np.uint8))
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*3[0-7](?:;\d+)*m")
+Complaint = Callable[..., str]
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -34,7 +39,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("shelf")
     for version in (1, 2):
         bundles.publish(root, "tiny", bundles.Tiny.random(version))
-    with process(root, STATISTICS_SAMPLE=1) as address:
+    with process(root, STATISTICS_SAMPLE=1, WORKERS=0) as address:
         yield f"http://{address}"
 
 
@@ -85,12 +90,23 @@ def answer(done: subprocess.CompletedProcess[bytes]) -> Any:
     return json.loads(done.stdout)
 
 
-def complaint(done: subprocess.CompletedProcess[bytes], status: int) -> str:
-    assert done.returncode == status, done.stderr.decode()
-    assert done.stdout == b""
-    lines = done.stderr.decode().splitlines()
-    assert "Traceback" not in "".join(lines)
-    return lines[-1]
+@pytest.fixture
+def complaint(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Complaint:
+    """Runs the command in this process, where it must exit with the status given, and returns what it complains of."""
+
+    def run(status: int, *arguments: object, **more: str) -> str:
+        for name, value in {"RESLENS_URL": url, **more}.items():
+            monkeypatch.setenv(name, value)
+        try:
+            ended: object = main(["client", *map(str, arguments)])
+        except SystemExit as error:  # with a message it is printed, and the status is 1
+            ended = 1 if isinstance(error.code, str) else error.code
+            print(error.code, file=sys.stderr)
+        out, err = capsys.readouterr()
+        assert (ended, out) == (status, "")
+        return err
+
+    return run
 
 
 def test_in_a_pipe_the_answer_is_that_of_the_service(url: str, photo: Path) -> None:
@@ -152,20 +168,29 @@ def test_one_photo_that_is_refused_does_not_keep_the_others(url: str, photo: Pat
     assert f"{text}: these 20 bytes are not an image" in done.stderr.decode()
 
 
-def test_what_the_service_refuses(url: str, photo: Path, tmp_path: Path) -> None:
-    assert "choose from tiny" in complaint(client(url, "classify", photo, "--model", "absent"), 1)
-    assert "choose from 1, 2" in complaint(client(url, "classify", photo, "--version", 9), 1)
+def test_what_the_service_refuses(complaint: Complaint, photo: Path, tmp_path: Path) -> None:
+    assert "choose from tiny" in complaint(1, "classify", photo, "--model", "absent")
+    assert "choose from 1, 2" in complaint(1, "classify", photo, "--version", 9)
     (tmp_path / "empty.jpg").touch()
-    assert "empty" in complaint(client(url, "classify", tmp_path / "empty.jpg"), 1)
-    assert "is a service there?" in complaint(client("http://127.0.0.1:1", "models"), 1)
+    assert "empty" in complaint(1, "classify", tmp_path / "empty.jpg")
+    assert "is a service there?" in complaint(1, "models", "--url", "http://127.0.0.1:1")
 
 
-def test_what_is_wrong_here(url: str, photo: Path, tmp_path: Path) -> None:
-    assert "absent.jpg" in complaint(client(url, "classify", tmp_path / "absent.jpg"), 2)
-    assert "http://127.0.0.1:8000" in complaint(client("ftp://127.0.0.1", "models"), 2)
-    assert "--top-k" in complaint(client(url, "classify", photo, "--top-k", "many"), 2)
-    assert "required" in complaint(client(url), 2)
-    assert "no key has" in complaint(client(url, "models", RESLENS_KEY="a\nb"), 2)
+def test_what_is_wrong_here(complaint: Complaint, photo: Path, tmp_path: Path) -> None:
+    assert "absent.jpg" in complaint(2, "classify", tmp_path / "absent.jpg")
+    assert "http://127.0.0.1:8000" in complaint(2, "models", "--url", "ftp://127.0.0.1")
+    assert "--top-k" in complaint(2, "classify", photo, "--top-k", "many")
+    assert "required" in complaint(2)
+    assert "no key has" in complaint(2, "models", RESLENS_KEY="a\nb")
+
+
+def test_what_answers_is_no_service(complaint: Complaint, tmp_path: Path) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.handle_request).start()
+        message = complaint(1, "models", "--url", f"http://127.0.0.1:{server.server_port}")
+    assert "404" in message
+    assert "no ResLens service" in message
 
 
 def test_the_key(photo: Path, tmp_path: Path) -> None:
@@ -173,12 +198,16 @@ def test_the_key(photo: Path, tmp_path: Path) -> None:
     bundles.publish(tmp_path / "shelf", "two", bundles.Tiny.random(2))
     secret, key = new_key("somebody")
     (tmp_path / "key").write_text(f"{secret}\n")
-    with process(tmp_path / "shelf", INFERENCE_KEYS=key.line()) as address:
+    with process(tmp_path / "shelf", INFERENCE_KEYS=key.line(), WORKERS=0) as address:
         url = f"http://{address}"
-        assert "RESLENS_KEY" in complaint(client(url, "models"), 1)
-        assert answer(client(url, "models", RESLENS_KEY=secret))["models"]
+        refused = client(url, "models")
+        assert (refused.returncode, refused.stdout) == (1, b"")
+        assert b"RESLENS_KEY" in refused.stderr
+        assert len(answer(client(url, "models", RESLENS_KEY=secret))["models"]) == 2
         assert answer(client(url, "classify", photo, "--model", "one", "--key-file", tmp_path / "key"))
-        assert "--model, one, two" in complaint(client(url, "classify", photo, RESLENS_KEY=secret), 2)
+        unnamed = client(url, "classify", photo, RESLENS_KEY=secret)
+        assert unnamed.returncode == 2
+        assert b"--model, one, two" in unnamed.stderr
 
 
 def test_what_others_wrote_does_not_steer_the_terminal(url: str, tmp_path: Path) -> None:
