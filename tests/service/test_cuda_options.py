@@ -3,9 +3,9 @@
 import mmap
 from pathlib import Path
 
+import httpx
 import onnxruntime
 import pytest
-from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from models.manifest import HalfPrecision, Metrics
@@ -109,8 +109,6 @@ def test_a_gpu_is_named_to_clients() -> None:
     }
 
 
-def test_the_cpu_is_named_to_people(tmp_path: Path) -> None:
-    bundles.publish(tmp_path)
-    with TestClient(create_app(Settings(model_repository=tmp_path, provider="cpu"))) as client:
-        model = client.get("/v1/models/tiny").json()
+def test_the_cpu_is_named_to_people(client: httpx.Client) -> None:
+    model = client.get("/v1/models/tiny").json()
     assert (model["device"], model["precision"]) == ("cpu", "fp32")
