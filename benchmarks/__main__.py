@@ -11,17 +11,20 @@ from rich.table import Table
 
 from benchmarks.activation_networks import activation_networks
 from benchmarks.activations import activations
+from benchmarks.cuda import cuda
 from benchmarks.decoding import decoding
 from benchmarks.machine import describe_machine
 from benchmarks.memory import memory
 from benchmarks.serving import serving
 from benchmarks.statistics_cost import statistics_cost
+from service.errors import StartupError
+from service.runtime.provider import choose_provider
 from training.activations.catalogue import catalogue
 
 Rows = list[dict[str, str]]
 
 BENCHMARKS: dict[str, tuple[str, Callable[[], Rows]]] = {
-    "serving": ("requests/s of the service against bare session.run, ResNet-20, one image a request", serving),
+    "serving": ("requests/s of the service against bare session.run, one image a request", serving),
     "statistics": ("time with layer statistics against the plain run, one thread", statistics_cost),
     "decoding": ("decoding JPEGs to a model's pixels, one thread", decoding),
     "memory": ("resident memory of a plain session, and what the instrumented one adds", memory),
@@ -33,13 +36,19 @@ OF_ACTIVATIONS: dict[str, tuple[str, Callable[[Sequence[str]], Rows]]] = {
     ),
     "activation_networks": ("ResNet-20 with each activation, one thread", activation_networks),
 }
+ON_A_GPU: dict[str, tuple[str, Callable[[], Rows]]] = {
+    "cuda": ("ways of running a network on a GPU, images from and logits to the host; only when named", cuda),
+}
 NAMES = (*BENCHMARKS, *OF_ACTIVATIONS)
 
 
 def main() -> None:
     """Run as a program."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"any of {', '.join(NAMES)}; all if none is named")
+    names = (*NAMES, *ON_A_GPU)
+    parser.add_argument(
+        "names", nargs="*", help=f"any of {', '.join(names)}; all but {', '.join(ON_A_GPU)} if none is named"
+    )
     parser.add_argument(
         "--activation",
         action="append",
@@ -49,9 +58,14 @@ def main() -> None:
     )
     parser.add_argument("--save", type=Path, help="write figures, machine and versions to this JSON file")
     arguments = parser.parse_args()
-    unknown = set(arguments.names) - set(NAMES)
+    unknown = set(arguments.names) - set(names)
     if unknown:
-        parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; choose from {', '.join(NAMES)}")
+        parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; choose from {', '.join(names)}")
+    if not ON_A_GPU.keys().isdisjoint(arguments.names):
+        try:
+            choose_provider("cuda")
+        except StartupError as error:
+            parser.error(str(error))
     machine = describe_machine()
     console = Console(width=160)
     console.print(" · ".join(f"{key} {value}" for key, value in machine.items()), highlight=False)
@@ -69,7 +83,7 @@ def _run(name: str, keys: Sequence[str]) -> tuple[str, Rows]:
     if name in OF_ACTIVATIONS:
         title, run = OF_ACTIVATIONS[name]
         return title, run(keys)
-    title, measure = BENCHMARKS[name]
+    title, measure = (BENCHMARKS | ON_A_GPU)[name]
     return title, measure()
 
 
