@@ -147,7 +147,7 @@ class RemoteRepository(ModelRepository):
 
     def _list(self) -> Listing:
         self._files.invalidate_cache()
-        found = self._files.find(self._base, maxdepth=3, detail=True)
+        found = self._files.find(self._base, detail=True)
         listing = listed(found, self._base)
         for name, files in listing.items():
             for note, limit in NOTES.items():
@@ -161,8 +161,7 @@ class RemoteRepository(ModelRepository):
             (self.root / name / note).unlink(missing_ok=True)
             self._notes.pop(key, None)
         elif self._notes.get(key) != mark:
-            content = self._files.cat_file(f"{self._base}/{key}", start=0, end=limit + 1)
-            self._keep_note(name, note, content)
+            self._keep_note(name, note, self._head(key, limit + 1))
             self._notes[key] = mark
 
     def _keep_note(self, name: str, note: str, content: bytes) -> None:
@@ -223,7 +222,7 @@ class RemoteRepository(ModelRepository):
     def _read(self, path: str, limit: int) -> bytes:
         """A small file of the remote; raises OSError when it cannot be had, `ValueError` when it is too long."""
         try:
-            content: bytes = _within(self._seconds, lambda: self._files.cat_file(f"{self._base}/{path}", 0, limit + 1))
+            content = _within(self._seconds, lambda: self._head(path, limit + 1))
         except OSError:
             raise
         except Exception as error:  # every kind of remote has errors of its own
@@ -231,6 +230,12 @@ class RemoteRepository(ModelRepository):
         if len(content) > limit:
             raise ValueError(f"{path.rpartition('/')[2]} has more than {limit:,} bytes")
         return content
+
+    def _head(self, path: str, count: int) -> bytes:
+        # Not by `cat_file`: not every store answers when it is asked for more bytes than there are.
+        with self._files.open(f"{self._base}/{path}", "rb") as file:
+            content: bytes = file.read(count)
+            return content
 
     def _kept_versions(self) -> "list[tuple[Entry, Path]]":
         found = []

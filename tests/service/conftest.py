@@ -21,7 +21,7 @@ from tests import bundles
 
 
 @contextlib.contextmanager
-def serving(root: Path, bucket_seconds: int = 60, **settings: object) -> Iterator[httpx.Client]:
+def serving(root: Path | str, bucket_seconds: int = 60, **settings: object) -> Iterator[httpx.Client]:
     """A service over the models below `root`, and a client that talks to it through a socket."""
     app = create_app(Settings(model_repository=root, provider="cpu", threads=1, **settings), bucket_seconds)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=5))

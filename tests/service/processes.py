@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextlib.contextmanager
-def process(root: Path, **settings: object) -> Iterator[str]:
+def process(root: Path | str, **settings: object) -> Iterator[str]:
     """`python -m service` over the models below `root`: the host and port where it listens."""
     chosen = {"MODEL_REPOSITORY": root, "PORT": 0, "PROVIDER": "cpu", "WORKERS": 0, "HISTORY_URL": "", **settings}
     environment = {**os.environ, **{f"RESLENS_{name}": str(value) for name, value in chosen.items()}}
