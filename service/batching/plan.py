@@ -1,6 +1,5 @@
 """How the runs of one model are cut; measured, because whether a larger batch helps depends on model and device."""
 
-import statistics
 import time
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -14,9 +13,10 @@ Batching = Literal["auto", "on", "off"]
 
 # Sizes tried on the CPU: beyond, the activations leave the cache.
 CPU_SIZES = (1, 2, 4, 8)
-# A batch must save this share of an image's time: less is lost again by waiting for each other.
-WORTHWHILE = 0.05
-ROUNDS = 3
+# A batch must save this share of an image's time, for who comes first has to wait for the others: two that take 3/4 of
+# their time together end when on average they would have one after the other, after (1 + 2)/2 = 2 · 3/4 of it.
+WORTHWHILE = 0.25
+ROUNDS = 5
 # Most seconds that measuring one model may add to its load.
 MEASURING_SECONDS = 0.25
 
@@ -49,16 +49,17 @@ def plan(model: LoadedModel, batching: Batching, max_batch: int, short_seconds: 
 
     Runs of a model that is short remain so when they are merged: size · seconds ≤ `short_seconds`.
     """
-    seconds, plain = model.run_seconds, frozenset(model.output_names)
+    plain = frozenset(model.output_names)
     if model.provider != CPU:
         sizes = (1,) if batching == "off" else tuple(size for size in model.buckets if size <= max_batch)
-        return Plan(seconds, sizes, min(max_batch, model.buckets[-1]), plain, pads=True)
+        return Plan(model.run_seconds, sizes, min(max_batch, model.buckets[-1]), plain, pads=True)
+    seconds = min(model.run_seconds, *_least_seconds(model, (1,)))
     most = int(short_seconds / seconds) if seconds <= short_seconds else max_batch
     sizes = tuple(size for size in CPU_SIZES if size <= min(most, max_batch))
     if batching == "off":
         sizes = (1,)
     elif batching == "auto":
-        sizes = _worthwhile(model, sizes)
+        sizes = _worthwhile(sizes, _least_seconds(model, sizes))
     return Plan(seconds, sizes, max_batch, plain)
 
 
@@ -67,15 +68,21 @@ def unmeasured(model: LoadedModel, max_batch: int) -> Plan:
     return Plan(model.run_seconds, (1,), max_batch, frozenset(model.output_names))
 
 
-def _worthwhile(model: LoadedModel, sizes: Sequence[int]) -> tuple[int, ...]:
+def _worthwhile(sizes: tuple[int, ...], seconds: Sequence[float]) -> tuple[int, ...]:
     """The sizes up to the one that takes the least time an image, if that is much less than one alone; else (1,)."""
+    best = seconds.index(min(seconds))
+    return sizes[: best + 1] if seconds[best] <= (1 - WORTHWHILE) * seconds[0] else (1,)
+
+
+def _least_seconds(model: LoadedModel, sizes: Sequence[int]) -> list[float]:
+    """What an image takes in a run of each size: the least of several, for other work makes runs longer, none shorter.
+
+    Of a model that takes too long to measure, that of one image is said for all.
+    """
     if ROUNDS * sum(sizes) * model.run_seconds > MEASURING_SECONDS:
-        return (1,)
-    # Side by side, so that whatever else the machine does slows all of them.
+        return [model.run_seconds] * len(sizes)
     rounds = [[_seconds_an_image(model, size) for size in sizes] for _ in range(ROUNDS)]
-    shares = [statistics.median(times[at] / times[0] for times in rounds) for at in range(len(sizes))]
-    best = min(range(len(sizes)), key=shares.__getitem__)
-    return tuple(sizes[: best + 1]) if shares[best] <= 1 - WORTHWHILE else (1,)
+    return [min(times) for times in zip(*rounds, strict=True)]
 
 
 def _seconds_an_image(model: LoadedModel, size: int) -> float:

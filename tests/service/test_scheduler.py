@@ -29,10 +29,12 @@ def test_short_runs_are_on_the_loops_thread_and_long_ones_beside_it(model: Loade
     spied = Spied(model)
 
     async def infer() -> str:
-        waiting = scheduler()
+        spied.run_seconds = 0.04
+        spied.before = lambda tensor: time.sleep(0.01 * len(tensor))
+        waiting = scheduler(short=0.05)
         waiting.prepare(spied)
         spied.threads.clear()
-        await waiting.infer(spied, images(5), LOGITS)
+        await waiting.infer(spied, images(1), LOGITS)
         await waiting.infer(spied, images(6), LOGITS)
         await waiting.close()
         return threading.current_thread().name
