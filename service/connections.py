@@ -1,12 +1,12 @@
 """Connections, with limits on how long the head of a request may be, and on the time that head and body may take."""
 
-from asyncio import AbstractEventLoop, TimerHandle, Transport
+from asyncio import TimerHandle, Transport
 from functools import partial
 from typing import ClassVar
 
 import httptools
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import error_response
 
@@ -28,30 +28,33 @@ class Answering:
     Two are two system calls here and may wake the client twice, which is a good part of what a small answer costs.
     """
 
-    def __init__(self, transport: Transport, loop: AbstractEventLoop) -> None:
+    def __init__(self, transport: Transport, cycle: RequestResponseCycle) -> None:
         self._transport = transport
-        self._loop = loop
-        self._kept: bytes | None = None
+        self._cycle = cycle
+        self._begun = False
+        self._kept = b""
         self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
-        if self._kept is None:
-            self._kept = data
-            self._loop.call_soon(self._flush)  # if nothing comes at once
-        elif self._kept:
+        if self._kept:
             self._transport.writelines((self._kept, data))
             self._kept = b""
+        elif self._is_head() and self._cycle.expected_content_length and self._cycle.scope["method"] != "HEAD":
+            self._kept = data  # more is certain to come
         else:
             self._transport.write(data)
 
     def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
         if self._kept:
             self._transport.write(self._kept)
             self._kept = b""
+        self._transport.close()
+
+    def _is_head(self) -> bool:
+        if self._begun or not self._cycle.response_started:  # what comes before is "100 Continue"
+            return False
+        self._begun = True
+        return True
 
 
 class Connection(HttpToolsProtocol):
@@ -114,7 +117,7 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes + len(self.url) > self.max_head_bytes:
             self.app = _too_long  # for the rest of this connection, which is short
         super().on_headers_complete()
-        self.cycle.transport = Answering(self.transport, self.loop)  # type: ignore[assignment]
+        self.cycle.transport = Answering(self.transport, self.cycle)  # type: ignore[assignment]
         # What is made of the request may ask without waiting for a message.
         self.scope[GONE] = partial(getattr, self.cycle, "disconnected")  # type: ignore[literal-required]
 

@@ -38,6 +38,7 @@ class Meters:
     """
 
     def __init__(self) -> None:
+        self.in_flight = 0
         self._shared = shared_counts()
         self._counts = CollectorRegistry()
         self._process = CollectorRegistry()
@@ -67,7 +68,9 @@ class Meters:
             "queue_depth",
             "Images that wait for a run, and requests that wait to be decoded; counted ten times a second.",
         )
-        self._in_flight = self._gauge("requests_in_flight", "Requests that have come and are not answered yet.")
+        self._in_flight = self._gauge(
+            "requests_in_flight", "Requests that have come and are not answered yet; counted ten times a second."
+        )
         self._sampled = self._counter("sampled_images", "Images whose layers were watched.", "model")
         self._dropped = self._counter("dropped_samples", "Runs that were watched and not counted.", "model")
         self._unusual = self._counter(
@@ -85,7 +88,9 @@ class Meters:
         self._queue_seconds(model).observe(seconds)
 
     def queued(self, waiting: int) -> None:
+        """To be called ten times a second: what is at the moment is counted then, and not with every request."""
         self._queue_depth.set(waiting)
+        self._in_flight.set(self.in_flight)
 
     def ran(self, model: str, images: int) -> None:
         self._batch_images(model).observe(images)
@@ -101,10 +106,10 @@ class Meters:
         self._dropped(model).inc()
 
     def came(self) -> None:
-        self._in_flight.inc()
+        self.in_flight += 1
 
     def answered(self, scope: Scope, status: int, seconds: float) -> None:
-        self._in_flight.dec()
+        self.in_flight -= 1
         method = scope["method"] if scope["method"] in METHODS else "other"
         route, model = _route(scope), scope.get(MODEL, "")
         self._requests(route, method, model, status).inc()
@@ -112,6 +117,7 @@ class Meters:
 
     def exposition(self, served: Iterable["LoadedModel"], failed: int) -> bytes:
         """The text that Prometheus scrapes."""
+        self._in_flight.set(self.in_flight)
         return b"".join(map(generate_latest, (self._process, Shelved(served, failed), self._shared or self._counts)))
 
     def _counter(self, name: str, text: str, *labels: str) -> Callable[..., Counter]:

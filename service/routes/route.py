@@ -23,6 +23,25 @@ QUERIES = 256
 PATHS = 1024
 
 
+class DirectRequest(Request):
+    """A request whose body is most often one message: then reading it takes a fraction of the time."""
+
+    async def body(self) -> bytes:
+        if hasattr(self, "_body") or self._stream_consumed:
+            return await super().body()
+        parts = []
+        more = True
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            parts.append(message.get("body", b""))
+            more = message.get("more_body", False)
+        self._stream_consumed = True
+        self._body = parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._body
+
+
 class DirectRoute(APIRoute):
     """A route that FastAPI documents, and does not call.
 
@@ -43,7 +62,7 @@ class DirectRoute(APIRoute):
         if scope["method"] not in (self.methods or ()):
             await super().handle(scope, receive, send)  # which refuses it
             return
-        response = await self.call(Request(scope, receive, send), scope["path_params"])
+        response = await self.call(DirectRequest(scope, receive, send), scope["path_params"])
         await response(scope, receive, send)
 
     async def call(self, request: Request, parameters: dict[str, str]) -> Response:
@@ -84,7 +103,7 @@ class DirectRoutes:
             return
         route, parameters = found
         scope["route"] = route
-        request = Request(scope, receive, send)
+        request = DirectRequest(scope, receive, send)
         try:
             response = await route.call(request, parameters)
         except HANDLED as error:
