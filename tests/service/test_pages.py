@@ -1,10 +1,19 @@
 import base64
 import hashlib
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import httpx
+import pytest
 
+from service.access.keys import new_key
+from tests import bundles
+from tests.service.conftest import serving
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 VOID = {"meta", "link", "input", "img", "br"}
 
 
@@ -49,7 +58,7 @@ def test_the_page_is_whole_and_loads_nothing(client: httpx.Client) -> None:
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     page = outline(response.text)
     assert page.loaded == ["data:,"]
-    assert {"model", "file"} <= page.labelled <= page.ids
+    assert {"model", "version", "file", "key"} <= page.labelled <= page.ids
     used = set(re.findall(r'element\("(\w+)"\)', response.text))
     assert used <= page.ids
 
@@ -70,6 +79,35 @@ def test_the_page_writes_no_html(client: httpx.Client) -> None:
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", client.get("/").text)
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+def test_in_a_browser_the_page_offers_models_and_versions_or_asks_for_a_key(tmp_path: Path) -> None:
+    for version in (1, 2):
+        bundles.publish(tmp_path / "shelf", "tiny", bundles.Tiny.random(version))
+    _, key = new_key("somebody")
+    keys: dict[str, object] = {"inference_keys": key.line()}
+    for given, shown in (({}, True), (keys, False)):
+        with serving(tmp_path / "shelf", **given) as client:
+            page = browsed(str(client.base_url), tmp_path / "profile")
+        assert ('<option value="tiny">tiny</option>' in page) == shown
+        assert ('<option value="version=1"' in page) == shown
+        assert ('<form id="locked" hidden="">' in page) == shown
+        assert ("a key is needed" in page) != shown
+
+
+def browsed(url: str, profile: Path) -> str:
+    """The page as HTML, after its script has run."""
+    options = (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={profile}",
+        "--virtual-time-budget=5000",
+    )
+    return subprocess.run(
+        [str(CHROMIUM), *options, "--dump-dom", url], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+
+
 def test_openapi_describes_every_path(client: httpx.Client) -> None:
     schema = client.get("/openapi.json").json()
     assert {
@@ -79,6 +117,9 @@ def test_openapi_describes_every_path(client: httpx.Client) -> None:
         "/v1/models/{name}/statistics",
         "/v1/models/{name}/diagnosis",
         "/v1/models/{name}/baseline",
+        "/v1/models/{name}/labels",
+        "/v1/models/{name}/labels/{label}",
+        "/v1/models/{name}/rollback",
         "/v1/models/{name}/layers/{layer}/map",
         "/v2",
         "/v2/health/live",
