@@ -4,6 +4,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,8 @@ from skimage import data
 
 from models.manifest import Preprocessing
 from models.preprocessing import image_to_pixels
+from models.repository import ModelRepository
+from models.shelf import SHIPPED_MODELS
 from service.errors import ImageTooLargeError, ServiceError, UnusableImageError
 from service.images import FORMATS, SECONDS_TO_OPEN, SECONDS_UNKNOWN, PixelBudget, decode, decode_cost
 from tests.service.conftest import encoded
@@ -154,6 +157,29 @@ def test_a_jpeg_of_the_right_size_counts_against_the_budget() -> None:
     assert budget.left == 1
     with pytest.raises(ImageTooLargeError):
         decode(content, RIGHT_SIZE, budget)
+
+
+@pytest.mark.parametrize("name", ["cifar10-resnet20-relu", "cifar10-preact-resnet20-mish"])
+def test_what_shrinks_on_load_changes_the_logits_of_shipped_models_within_a_bound(name: str) -> None:
+    bundle = ModelRepository(SHIPPED_MODELS).open(name)
+    session = onnxruntime.InferenceSession(
+        (bundle.path / "model.onnx").read_bytes(), providers=["CPUExecutionProvider"]
+    )
+    exact = RIGHT_SIZE.model_copy(update={"shrink_on_load": False})
+    pixels = []
+    for photo in (data.astronaut(), data.cat(), data.coffee(), data.rocket()):
+        for side in (190, 376, 748):  # little more than at which 1/2, 1/4 and 1/8 apply
+            image = Image.fromarray(photo)
+            scale = side / min(image.size)
+            image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+            content = encoded(image, "JPEG", quality=90)
+            pixels += [decode(content, which, PixelBudget(MAX_PIXELS)) for which in (RIGHT_SIZE, exact)]
+    logits = session.run(None, {"images": np.stack(pixels).astype(np.float32)})[0]
+    exponentials = np.exp(logits)
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    assert (np.stack(pixels[::2]) != np.stack(pixels[1::2])).any(axis=(1, 2, 3)).all()
+    assert np.abs(logits[::2] - logits[1::2]).max() <= 0.5
+    assert np.abs(probabilities[::2] - probabilities[1::2]).max() <= 0.1
 
 
 # Pillow warns about much of it, and goes on.
