@@ -26,7 +26,7 @@ PIXELS = np.random.default_rng(5).integers(0, 256, (1, 3, bundles.SIZE, bundles.
 IMAGE = png(PIXELS[0])
 READY = "/v2/health/ready"
 ENDED = (0, -signal.SIGTERM)
-FAST_END = {"ANNOUNCE_SECONDS": 0, "DRAIN_SECONDS": 30}
+FAST_END = {"ANNOUNCE_SECONDS": 0, "DRAIN_SECONDS": 30, "MAX_BATCH": 8}
 STRAYS = ("one", "01", "007", "-1", "1.0", "+3", "٣", ".staging-3", "3 ", "0", "latest", "99999999999999999999999999")
 LINKED = {"model": "", "version": "1", "graph": "1/model.onnx", "manifest": "1/manifest.json"}
 
@@ -54,7 +54,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
-    with operated(shelf, tmp_path_factory.mktemp("log") / "log") as service:
+    with operated(shelf, tmp_path_factory.mktemp("log") / "log", MAX_BATCH=8) as service:
         yield service
         assert service.process.poll() is None
 
