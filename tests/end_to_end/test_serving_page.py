@@ -36,8 +36,8 @@ def run(command: list[str], address: str, tmp_path: Path) -> str:
     return result.stdout
 
 
-def blocks(language: str) -> list[str]:
-    section = PAGE.read_text().partition("## Open Inference Protocol V2")[2].partition("\n## ")[0]
+def blocks(language: str, heading: str = "Open Inference Protocol V2") -> list[str]:
+    section = PAGE.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
 
 
@@ -53,6 +53,19 @@ def test_the_shell_commands(address: str, tmp_path: Path) -> None:
     assert loaded["state"] == "READY"
     raw = orjson.loads((tmp_path / "answer.bin").read_bytes()[: -10 * 4])
     assert raw["outputs"][0]["parameters"] == {"binary_data_size": 10 * 4}
+
+
+def test_the_commands_that_choose_versions(address: str, tmp_path: Path) -> None:
+    (commands,) = blocks("sh", "Versions, labels, policies, remote storage")
+    answers = run(["bash", "-euo", "pipefail", "-c", commands.replace("\ncurl", "\necho\ncurl")], address, tmp_path)
+    pinned, labelled, ready, classified, removed, loaded = answers.split("\n")[:6]
+    (version,) = [path.name for path in (SHIPPED_MODELS / "digits").iterdir()]
+    assert orjson.loads(pinned) == orjson.loads(loaded)
+    assert orjson.loads(loaded)["version"] == version
+    assert orjson.loads(labelled)["labels"] == {"stable": int(version)}
+    assert orjson.loads(ready)["ready"]
+    assert orjson.loads(classified)["version"] == int(version)
+    assert removed == ""
 
 
 def test_the_client(address: str, tmp_path: Path) -> None:
