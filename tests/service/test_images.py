@@ -178,8 +178,8 @@ def test_what_shrinks_on_load_changes_the_logits_of_shipped_models_within_a_boun
     exponentials = np.exp(logits)
     probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
     assert (np.stack(pixels[::2]) != np.stack(pixels[1::2])).any(axis=(1, 2, 3)).all()
-    assert np.abs(logits[::2] - logits[1::2]).max() <= 0.5
-    assert np.abs(probabilities[::2] - probabilities[1::2]).max() <= 0.1
+    assert np.abs(logits[::2] - logits[1::2]).max() <= 0.3
+    assert np.abs(probabilities[::2] - probabilities[1::2]).max() <= 0.08
 
 
 # Pillow warns about much of it, and goes on.
