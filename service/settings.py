@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     """Threads of one inference on the CPU. Default: the CPUs, cgroup quota included, divided among the workers."""
 
     concurrency: Annotated[int | None, Field(ge=1)] = None
-    """Runs at the same time in one process, each in a thread, beside short ones. Default: 1."""
+    """Runs at the same time in one process, each in a thread, beside short ones. Default: 1, on CUDA 2."""
 
     batching: Literal["auto", "on", "off"] = "auto"
     """Whether images of several requests that wait share a run: `auto` where that was measured to help, CUDA always."""

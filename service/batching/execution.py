@@ -21,11 +21,10 @@ def execute(entries: Waiting) -> list[Ran | Exception]:
     started = time.perf_counter_ns()
     if len(entries) == 1:
         return [_alone(entries[0])]
-    request = entries[0].payload
     outputs = tuple(dict.fromkeys(name for entry in entries for name in entry.payload.outputs))
-    together = np.concatenate([entry.payload.tensor for entry in entries])
     try:
-        values = _run(request._replace(tensor=together, outputs=outputs))
+        together = np.concatenate([entry.payload.tensor for entry in entries])
+        values = _run(entries[0].payload._replace(tensor=together, outputs=outputs))
         return _share(entries, values, started, time.perf_counter_ns() - started)
     # Whatever it was, the others are not to suffer from it.
     except Exception:

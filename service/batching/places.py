@@ -66,8 +66,8 @@ class Threads(Generic[Payload]):
     def idle(self) -> bool:
         return self._free == self._count and not self._queue.images
 
-    def put(self, loop: AbstractEventLoop, entries: Sequence[Entry[Payload]]) -> None:
-        self._queue.put(entries)
+    def put(self, loop: AbstractEventLoop, entries: Sequence[Entry[Payload]], bounded: bool = True) -> None:
+        self._queue.put(entries, bounded)
         self._start(loop)
 
     def close(self) -> None:
@@ -88,8 +88,8 @@ class Threads(Generic[Payload]):
     ) -> None:
         self._free += 1
         self._queue.worked(sum(entry.seconds for entry in entries), seconds)
+        self._start(loop)  # before the answers are written, which takes longer
         deliver(entries, results)
-        self._start(loop)
 
 
 def deliver(entries: Sequence[Entry[Any]], results: Sequence[object]) -> None:

@@ -36,10 +36,10 @@ class Queue(Generic[Payload]):
         self._alarm = NEVER
         self._timer: asyncio.TimerHandle | None = None
 
-    def put(self, entries: Sequence[Entry[Payload]]) -> None:
-        """Let all of these wait, or none; an empty queue takes any number. Raises `QueueFullError`."""
+    def put(self, entries: Sequence[Entry[Payload]], bounded: bool = True) -> None:
+        """Let all of these wait, or none; an empty queue takes any number. Raises `QueueFullError` where bounded."""
         images = sum(entry.images for entry in entries)
-        if self.images + images > self._limit and self.images:
+        if bounded and self.images + images > self._limit and self.images:
             self._drop_gone()
             if self.images + images > self._limit and self.images:
                 raise self._full(images)

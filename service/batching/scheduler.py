@@ -25,9 +25,14 @@ T = TypeVar("T")
 Pixels = NDArray[np.float32]
 
 ANY = Terms()
+FIRST = Terms(priority=1)
 # What the event loop may be kept from all else at once; of other work more may come between two runs.
 SHORT_RUN_SECONDS = 0.005
 SHORT_WORK_SECONDS = 0.001
+# A few times what handing work to another thread costs, where that has a core of its own.
+HOP_SECONDS = 0.0003
+# A device makes one run after another; with a second one at hand it does not wait for the answers of the first.
+DEVICE_RUNS = 2
 # How often the end of the service looks whether all is done.
 DRAIN_TICK = 0.005
 
@@ -118,11 +123,13 @@ class Scheduler:
         """
         if seconds <= self._short_work_seconds:
             return function()
-        loop = asyncio.get_running_loop()
-        entry = Entry(function, None, 1, ALONE, seconds, terms, perf_counter_ns(), loop.create_future())
-        self._workers.put(loop, [entry])
-        result: T = await entry.future
-        return result
+        return await self._work(seconds, function, terms, bounded=True)
+
+    async def finish(self, seconds: float, function: Callable[[], T]) -> T:
+        """The same for the rest of a request that was run: it goes first and is not refused."""
+        if seconds <= self._short_work_seconds:
+            return function()
+        return await self._work(seconds, function, FIRST, bounded=False)
 
     async def close(self) -> None:
         """Refuse what comes, and finish what waits."""
@@ -131,6 +138,13 @@ class Scheduler:
             await asyncio.sleep(DRAIN_TICK)
         self._threads.close()
         self._workers.close()
+
+    async def _work(self, seconds: float, function: Callable[[], T], terms: Terms, bounded: bool) -> T:
+        loop = asyncio.get_running_loop()
+        entry = Entry(function, None, 1, ALONE, seconds, terms, perf_counter_ns(), loop.create_future())
+        self._workers.put(loop, [entry], bounded)
+        result: T = await entry.future
+        return result
 
     def _plan(self, model: LoadedModel) -> Plan:
         plan = self._plans.get(model)
@@ -167,8 +181,8 @@ def scheduler_of(settings: Settings, provider: str, threads: int) -> Scheduler:
         batching=settings.batching,
         max_batch=settings.max_batch,
         short_run_seconds=SHORT_RUN_SECONDS if alone else 0.0,
-        short_work_seconds=SHORT_WORK_SECONDS,
-        runs=settings.concurrency or 1,
+        short_work_seconds=SHORT_WORK_SECONDS if alone else HOP_SECONDS,
+        runs=settings.concurrency or (1 if provider == CPU else DEVICE_RUNS),
         works=threads,
     )
 

@@ -78,7 +78,7 @@ async def _classify(request: Request, here: Context, model: LoadedModel, upload:
     timing = Timing(ready - came, done - ready)
     judge = partial(_judge, classifier, upload.images, outcomes, timing)
     seconds = SECONDS_TO_RANK + SECONDS_A_LAYER[options.statistics] * len(model.manifest.sites)
-    response, verdicts = await scheduler.work(len(tensors) * seconds, judge)
+    response, verdicts = await scheduler.finish(len(tensors) * seconds, judge)
     answered = time.perf_counter_ns()
     _count(here, classifier, outcomes, verdicts, timing, answered - came)
     runs = [outcome for outcome in outcomes if isinstance(outcome, Ran)]

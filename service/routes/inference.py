@@ -83,7 +83,7 @@ async def _infer(request: Request, here: Context, model: LoadedModel, body: byte
     done = time.perf_counter_ns()
     encoding = asked(request.headers.get("accept-encoding", ""))
     write = partial(_respond, call, model, ran.values, encoding)
-    response = await scheduler.work(_writing_seconds(ran.values, encoding), write)
+    response = await scheduler.finish(_writing_seconds(ran.values, encoding), write)
     _count(here, model, call, len(tensor), ran, Moments(came, ready, done, time.perf_counter_ns()))
     return response
 

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -143,6 +144,20 @@ def test_work_that_waits_is_bounded() -> None:
         return results
 
     assert [type(result) for result in run(work)] == [type(None)] * 3 + [QueueFullError] * 2
+
+
+def test_what_was_run_is_written_before_others_are_read_and_never_refused() -> None:
+    order: list[str] = []
+
+    async def work() -> list[Any]:
+        waiting = scheduler(queue_images=2)
+        begun = (waiting.work(0.02, partial(time.sleep, 0.02)), waiting.work(1.0, partial(order.append, "read")))
+        results = await all_of(*begun, *(waiting.finish(1.0, partial(order.append, "written")) for _ in range(4)))
+        await waiting.close()
+        return results
+
+    assert run(work) == [None] * 6
+    assert order == ["written"] * 4 + ["read"]
 
 
 def test_a_request_costs_little_more_than_its_run(model: LoadedModel) -> None:
