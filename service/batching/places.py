@@ -38,15 +38,16 @@ class Turns(Generic[Payload]):
             loop.call_soon(self._run, loop)
 
     def _run(self, loop: AbstractEventLoop) -> None:
-        if entries := self._queue.take():
-            started = perf_counter()
-            results = self._carry_out(entries)
-            self._queue.worked(sum(entry.seconds for entry in entries), perf_counter() - started)
-            deliver(entries, results)
-        if self._queue.images:
-            loop.call_soon(self._read, loop)
-        else:
-            self._awake = False
+        try:
+            if entries := self._queue.take():
+                started = perf_counter()
+                results = self._carry_out(entries)
+                self._queue.worked(sum(entry.seconds for entry in entries), perf_counter() - started)
+                deliver(entries, results)
+        finally:
+            self._awake = self._queue.images > 0
+            if self._awake:
+                loop.call_soon(self._read, loop)
 
     def _read(self, loop: AbstractEventLoop) -> None:
         """Behind the tasks of requests that came during the run: they are in the queue when the next one is chosen."""
