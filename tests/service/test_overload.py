@@ -247,17 +247,29 @@ def test_the_queue_is_measured(service: Operated) -> None:
     assert metric(service, "reslens_queue_seconds_sum") - waited > 0.1
 
 
-def test_what_waits_at_the_end_is_answered(root: Path, tmp_path: Path) -> None:
-    with operated(root, tmp_path / "log", BATCHING="off", ANNOUNCE_SECONDS=0) as service:
+def test_runs_are_shared_and_what_waits_at_the_end_is_answered(root: Path, tmp_path: Path) -> None:
+    with operated(root, tmp_path / "log", BATCHING="on", STATISTICS_SAMPLE=0, ANNOUNCE_SECONDS=0) as service:
 
-        async def flood() -> list[int]:
+        async def flood(ends: bool) -> list[httpx.Response]:
             async with asking(service) as ask:
                 waiting = [asyncio.ensure_future(ask(image)) for image in range(12)]
-                await asyncio.sleep(0.15)
-                service.process.send_signal(signal.SIGTERM)
-                return [(await one).status_code for one in waiting]
+                if ends:
+                    await asyncio.sleep(0.15)
+                    service.process.send_signal(signal.SIGTERM)
+                return await asyncio.gather(*waiting)
 
-        assert asyncio.run(flood()) == [200] * 12
+        for ends in (False, True):
+            responses = asyncio.run(flood(ends))
+            assert [response.status_code for response in responses] == [200] * 12
+            np.testing.assert_allclose(
+                np.concatenate([logits(response) for response in responses]), TINY.logits(IMAGES), rtol=1e-3, atol=1e-3
+            )
+            if not ends:
+                (counts,) = service.client.get("/v2/models/slow/stats").json()["model_stats"]
+                assert counts["inference_count"] == 12
+                assert counts["execution_count"] <= 6
+                batches = {batch["batch_size"]: batch["compute_infer"]["count"] for batch in counts["batch_stats"]}
+                assert sum(size * count for size, count in batches.items()) == 12
         assert service.process.wait(timeout=20) in (0, -signal.SIGTERM)
         assert "Traceback" not in service.log.read_text()
 
