@@ -57,6 +57,7 @@ class Slot:
         """Copy at most `batch` images in, run, and copy the outputs named out."""
         self._fill(images)
         self._session.run_with_iobinding(self._binding, options)
+        self._binding.synchronize_outputs()
         # From a GPU `numpy` copies; on the CPU it is a view of what the next run overwrites.
         return [np.array(self._outputs[name].numpy()[: len(images)]) for name in outputs]
 

@@ -13,6 +13,7 @@ from threading import Lock, get_ident
 from typing import TypeVar
 
 _T = TypeVar("_T")
+_STARTING = Lock()
 
 
 class DeviceThread:
@@ -31,7 +32,12 @@ class DeviceThread:
         return self._pool.submit(function).result()
 
 
-@functools.cache
 def device_thread() -> DeviceThread:
     """That of this process, started when it is first needed."""
+    with _STARTING:
+        return _started()
+
+
+@functools.cache
+def _started() -> DeviceThread:
     return DeviceThread()
