@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from anyio import to_thread
 
+from models.choice import Choice
 from models.policy import VersionPolicy
 from models.repository import Entry, ModelRepository, RepositoryError, UnknownVersionError
 from service.control.course import UNLOADED, Course
@@ -176,12 +177,15 @@ class Control:
             target = version or self._newest(course)
             if target not in look.versions:
                 raise UnknownVersionError(name, target, look.versions)
-            choice = look.choice.model_copy(update={"default": version})
-            if course.default != target:
-                choice = choice.after(course.default)
+            left = None if course.default == target else course.default
+            pins = version != look.choice.default
+
+            def pinned(choice: Choice) -> Choice:
+                return choice.model_copy(update={"default": version}).after(left)
+
             try:
                 await self._pilot.prepare(course, target)
-                await self._pilot.keep(course, choice, must=choice.default != look.choice.default)
+                await self._pilot.keep(course, pinned, must=pins)
             except ServiceError:
                 course.unloaded = False
                 # Of a model of which nothing is served, what is good.
@@ -214,7 +218,8 @@ class Control:
             except ValueError as error:
                 raise ConflictError(f"model {name!r} cannot be rolled back: {error}") from error
             assert choice.default is not None
-            await self._pilot.adopt(course, choice.default, choice)
+            changes = {"default": choice.default, "previous": choice.previous}
+            await self._pilot.adopt(course, choice.default, lambda now: now.model_copy(update=changes))
             course.default = choice.default
             await self._pilot.serve(course)
             return choice.default
@@ -225,13 +230,17 @@ class Control:
             self._check_loaded(course)
             before = await self._pilot.choice(course)
             try:
-                choice = before.labelled(label, version)
+                before.labelled(label, version)
             except ValueError as error:
                 raise BadRequestError(str(error)) from error
+
+            def labelled(choice: Choice) -> Choice:
+                return choice.labelled(label, version)
+
             if version is None:
-                await self._pilot.keep(course, choice, must=True)
+                await self._pilot.keep(course, labelled, must=True)
             else:
-                await self._pilot.adopt(course, version, choice)
+                await self._pilot.adopt(course, version, labelled)
             await self._pilot.serve(course)
 
     async def _demand(self, name: str, version: int | None) -> None:
@@ -273,7 +282,7 @@ class Control:
             was = course.default
             await self._pilot.settle(course)
             if was is not None and course.default not in (None, was):
-                await self._pilot.keep(course, course.look.choice.after(was), must=False)
+                await self._pilot.keep(course, lambda choice: choice.after(was), must=False)
 
     async def _known(self, name: str) -> Course:
         """The course of a model that is served or in the repository; raises `UnknownModelError`."""

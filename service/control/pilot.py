@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from anyio import to_thread
 
@@ -15,6 +15,8 @@ from service.control.fleet import Fleet
 from service.errors import ConflictError, ControlError, LoadRefusedError, ModelUnavailableError, ServiceError
 
 logger = logging.getLogger("reslens")
+
+Change = Callable[[Choice], Choice]
 
 
 class Pilot:
@@ -46,10 +48,10 @@ class Pilot:
             await self._is_good(course, version)
         await self.serve(course)
 
-    async def adopt(self, course: Course, version: int, choice: Choice) -> None:
-        """Have a version ready everywhere, and keep a choice of it; if either fails, all stays as it was.
+    async def adopt(self, course: Course, version: int, change: Change) -> None:
+        """Have a version ready everywhere, and keep that it is chosen; if either fails, all stays as it was.
 
-        Raises `UnknownVersionError`, `ModelUnavailableError` or `ControlError`.
+        Raises `UnknownVersionError`, `ModelUnavailableError`, `ConflictError` or `ControlError`.
         """
         versions = await self.versions(course)
         if version not in versions:
@@ -57,7 +59,7 @@ class Pilot:
         try:
             if version not in course.ready:
                 await self.prepare(course, version)
-            await self.keep(course, choice, must=True)
+            await self.keep(course, change, must=True)
         except ServiceError:
             await self.serve(course)
             raise
@@ -89,16 +91,24 @@ class Pilot:
         await self._fleet.serve(serving)
         course.serves(serving)
 
-    async def keep(self, course: Course, choice: Choice, must: bool) -> None:
-        """Write a choice; where nothing can be written, raise `ControlError` if it must last, else go on without."""
-        if choice != course.look.choice:
-            try:
-                await to_thread.run_sync(self._repository.choose, course.name, choice)
-            except OSError as error:
-                if must:
-                    raise ControlError(f"the repository cannot keep what is chosen: {error}") from error
+    async def keep(self, course: Course, change: Change, must: bool) -> None:
+        """Change what is chosen on disk, as it is there now.
+
+        Where it cannot be read or written, raise `ConflictError` or `ControlError` if it must last, else go on without.
+        """
+        try:
+            before = await self.choice(course)
+            after = change(before)
+            if after != before:
+                await to_thread.run_sync(self._repository.choose, course.name, after)
+        except (ConflictError, OSError) as error:
+            if not must:
                 logger.warning("the repository cannot keep which versions of %r were served: %s", course.name, error)
-        course.look = dataclasses.replace(course.look, choice=choice)
+                return
+            if isinstance(error, ConflictError):
+                raise
+            raise ControlError(f"the repository cannot keep what is chosen: {error}") from error
+        course.look = dataclasses.replace(course.look, choice=after)
 
     async def choice(self, course: Course) -> Choice:
         """What is chosen on disk now, by whomever; raises `ConflictError` where that cannot be read."""

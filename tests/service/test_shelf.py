@@ -1,5 +1,7 @@
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -189,6 +191,45 @@ def test_what_the_system_refused_is_tried_again(tmp_path: Path, error: Exception
         assert failure.reason in ("no space left", "MemoryError()")
         assert (await shelf.get("tiny")).manifest.version == 1
         assert shelf.failures == []
+
+    anyio.run(scenario)
+
+
+def test_what_is_replaced_is_let_go_with_the_last_request_that_has_it(shelf: Shelf, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        await shelf.start()
+        held: LoadedModel | None = await shelf.get("tiny")
+        gone = weakref.ref(held)
+        bundles.publish(tmp_path, "tiny")
+        await shelf.control.load("tiny")
+        gc.collect()
+        assert gone() is not None
+        del held
+        gc.collect()
+        assert gone() is None
+
+    anyio.run(scenario)
+
+
+def test_what_is_being_loaded_is_said(tmp_path: Path) -> None:
+    bundles.publish(tmp_path)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def load(bundle: Bundle) -> LoadedModel:
+        begun.set()
+        assert go_on.wait(10)
+        return LoadedModel(bundle, CPU, threads=1)
+
+    shelf = Shelf(tmp_path, load)
+
+    async def scenario() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(shelf.start)
+            await anyio.to_thread.run_sync(begun.wait, 10)
+            (state,) = await shelf.control.states()
+            assert (state.version, state.state, state.reason) == (1, "LOADING", "")
+            go_on.set()
+        assert await shelf.ready() == {1}
 
     anyio.run(scenario)
 

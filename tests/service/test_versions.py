@@ -1,6 +1,8 @@
 """Labels, policies, pins and rollbacks: over REST, from the command line, and over a restart."""
 
 import json
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +41,26 @@ def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture
+def read_only() -> Iterator[Path]:
+    """A repository in which nothing can be written, seen without the rights of root."""
+    user = os.geteuid()
+    # Not pytest's own, which only its owner may enter.
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        root.chmod(0o755)
+        for seed in (1, 2):
+            bundles.publish(root, "tiny", bundles.Tiny.random(seed))
+        (root / "tiny").chmod(0o555)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield root
+        finally:
+            os.seteuid(user)
+            (root / "tiny").chmod(0o755)
+
+
 def classified(client: httpx.Client, query: str = "") -> int:
     response = client.post(f"/v1/models/tiny/classify{query}", content=BLACK)
     assert response.status_code == 200, response.text
@@ -54,7 +76,7 @@ def failure(response: httpx.Response, status: int) -> str:
     return str(response.json()["error"])
 
 
-def test_a_label_is_loaded_and_can_be_named_everywhere(client: httpx.Client) -> None:
+def test_a_label_is_loaded_and_can_be_named_everywhere(client: httpx.Client, root: Path) -> None:
     assert ready(client) == ["3"]
     assert client.put(f"{LABELS}/canary", json={"version": 1}).json() == {"labels": {"canary": 1}}
     assert ready(client) == ["1", "3"]
@@ -71,6 +93,8 @@ def test_a_label_is_loaded_and_can_be_named_everywhere(client: httpx.Client) -> 
     assert client.get("/v1/models/tiny").json()["labels"] == {"canary": 1}
     assert client.get("/v1/models/tiny/statistics?label=canary").json()["version"] == 1
     assert client.get("/v1/models/tiny/diagnosis?label=canary").json()["version"] == 1
+    with serving(root, history_url="") as another:
+        assert ready(another) == ["1", "3"]
 
 
 def test_a_label_moves_and_goes(client: httpx.Client) -> None:
@@ -187,8 +211,21 @@ def test_what_cannot_be_kept_is_not_done(client: httpx.Client, root: Path) -> No
         client.post("/v1/models/tiny/rollback"),
     ):
         assert "is not an ordinary file" in failure(response, 409)
-    assert "cannot keep" in failure(client.post(LOAD, json={"parameters": {"version": 1}}), 503)
+    pin = client.post(LOAD, json={"parameters": {"version": 1}})
+    assert "is not an ordinary file" in failure(pin, 409)
     assert (classified(client), ready(client)) == (3, ["3"])
+
+
+def test_a_repository_that_cannot_be_written_serves_and_loads(read_only: Path) -> None:
+    with serving(read_only, history_url="") as client:
+        for response in (
+            client.put(f"{LABELS}/canary", json={"version": 1}),
+            client.post("/v1/models/tiny/rollback"),
+            client.post(LOAD, json={"parameters": {"version": 1}}),
+        ):
+            assert "cannot keep what is chosen" in failure(response, 503)
+        assert client.post(LOAD).json()["version"] == "2"
+        assert (classified(client), ready(client)) == (2, ["2"])
 
 
 @pytest.mark.parametrize(
@@ -254,6 +291,8 @@ def test_a_broken_choice_is_reported_and_never_overwritten(root: Path) -> None:
         assert classified(client) == 3
         assert "serving.json is not valid" in failure(client.post("/v1/models/tiny/rollback"), 409)
         assert "serving.json is not valid" in failure(client.put(f"{LABELS}/canary", json={"version": 1}), 409)
+        bundles.publish(root, "tiny", bundles.Tiny.random(4))
+        assert client.post(LOAD).json()["version"] == "4"
         reasons = [failed["reason"] for failed in client.get("/v1/models").json()["failed"]]
         assert len(reasons) == 1
         assert "serving.json is not valid" in reasons[0]
