@@ -1,120 +1,140 @@
 """Requests a second of the whole service over a socket, against ONNX Runtime with nothing around it."""
 
-import io
 import json
-import os
-import socket
+import shutil
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from benchmarks.generator import Generator
+from benchmarks.networks import untrained
 from benchmarks.pairing import interleave, paired_ratio
-from models.repository import ModelRepository
+from benchmarks.requests import requests
+from benchmarks.server import Server, running
+from models.repository import Bundle, ModelRepository
 from models.shelf import SHIPPED_MODELS
 from service.runtime.cpus import available_cpus
+from training.resnet.network import NetworkConfig
 
-MODEL = "cifar10-resnet20-relu"
-CALLERS = (1, 8)
-SECONDS = 2.0
-ROUNDS = 6
+SHIPPED = "cifar10-resnet20-relu"
+LARGE = NetworkConfig("resnet50", "relu", classes=1000)
+LARGE_SIZE = 224
+STARTS = 3
 
-
-def serving() -> list[dict[str, str]]:
-    """One row a kind of request and number of callers."""
-    bundle = ModelRepository(SHIPPED_MODELS).open(MODEL)
-    rows = []
-    with tempfile.TemporaryDirectory() as directory, _service() as port:
-        requests = {name: Path(directory) / name.replace(" ", "-") for name in ("infer JSON", "classify", "statistics")}
-        shape = bundle.manifest.inputs[0].shape[1:]
-        requests["infer JSON"].write_bytes(_infer_request(shape))
-        requests["classify"].write_bytes(_classify_request(shape, "none"))
-        requests["statistics"].write_bytes(_classify_request(shape, "layers"))
-        for callers in CALLERS:
-            arms = {"bare": partial(_bare, bundle.path / "model.onnx", callers)}
-            arms |= {name: partial(_load, port, file, callers) for name, file in requests.items()}
-            rates = interleave(arms, ROUNDS)
-            rows += [
-                {
-                    "arm": name,
-                    "callers": str(callers),
-                    "requests/s": f"{np.median(rates[name]):.0f}",
-                    "share of bare": str(paired_ratio(rates[name], rates["bare"])),
-                    "rounds": str(ROUNDS),
-                }
-                for name in arms
-            ]
-    return rows
+Row = dict[str, str]
 
 
-@contextmanager
-def _service() -> Iterator[int]:
-    """The real service in a process of its own, on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {**os.environ, "HOST": "127.0.0.1", "PORT": str(port)}
-    process = subprocess.Popen([sys.executable, "-m", "service"], env=environment, stdout=subprocess.DEVNULL)
-    try:
-        _wait_until_ready(port, process)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+@dataclass(frozen=True)
+class Case:
+    """How one network is measured."""
+
+    title: str
+    model: str
+    callers: tuple[int, ...]
+    seconds: float
+    rounds: int
 
 
-def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        if process.poll() is not None:
-            raise RuntimeError(f"the service ended with exit code {process.returncode}")
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=1):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    raise RuntimeError("the service was not ready after 30 s")
+CASES = (
+    Case("ResNet-20, 32 × 32", SHIPPED, callers=(1, 8, 32), seconds=2, rounds=6),
+    Case("ResNet-50, 224 × 224", f"{LARGE.network}-{LARGE.activation}", callers=(1, 8), seconds=5, rounds=5),
+)
 
 
-def _infer_request(shape: tuple[int, ...]) -> bytes:
-    pixels = np.random.default_rng(0).integers(0, 256, shape)
-    tensor = {"name": "images", "datatype": "UINT8", "shape": [1, *shape], "data": pixels.ravel().tolist()}
-    body = json.dumps({"inputs": [tensor]}, separators=(",", ":")).encode()
-    return _post(f"/v2/models/{MODEL}/infer", "application/json", body)
+def serving() -> list[Row]:
+    """One row a network, kind of request and number of callers."""
+    with tempfile.TemporaryDirectory() as directory:
+        repository = _repository(Path(directory) / "models")
+        loads = Path(directory) / "loads"
+        loads.mkdir()
+        with running(repository.root, PROVIDER="cpu") as server:
+            rows = [row for case in CASES for row in _measure(case, repository.open(case.model), server, loads)]
+    return [*rows, _start()]
 
 
-def _classify_request(shape: tuple[int, ...], statistics: str) -> bytes:
-    # Smooth, as photographs are: noise would make a JPEG several times larger.
-    noise = np.random.default_rng(0).integers(0, 256, (4, 4, shape[0])).astype(np.uint8)
-    image = Image.fromarray(noise).resize((shape[2], shape[1]), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=90)
-    return _post(f"/v1/models/{MODEL}/classify?statistics={statistics}", "image/jpeg", buffer.getvalue())
+def _repository(root: Path) -> ModelRepository:
+    """The shipped network, and a larger one with random weights."""
+    shutil.copytree(SHIPPED_MODELS / SHIPPED, root / SHIPPED)
+    repository = ModelRepository(root)
+    graph, manifest = untrained(LARGE, LARGE_SIZE)
+    repository.publish(
+        manifest.name,
+        {"model.onnx": graph.SerializeToString()},
+        lambda version, digests: manifest.model_copy(update={"version": version, "digests": digests}),
+    )
+    return repository
 
 
-def _post(path: str, content_type: str, body: bytes) -> bytes:
-    head = (f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Type: {content_type}", f"Content-Length: {len(body)}")
-    return "\r\n".join((*head, "", "")).encode() + body
+def _measure(case: Case, bundle: Bundle, server: Server, directory: Path) -> Iterator[Row]:
+    loads = {
+        (name, callers): Generator(server.port, request, callers, case.seconds, directory)
+        for callers in case.callers
+        for name, request in requests(bundle.manifest).items()
+    }
+    cpus = available_cpus()
+    arms: dict[str, Callable[[], float]] = {f"{name}/{callers}": load for (name, callers), load in loads.items()}
+    arms["bare"] = partial(_bare, bundle.path / bundle.manifest.graph, cpus, case.seconds)
+    rates = interleave(arms, case.rounds)
+    bare = rates["bare"]
+    yield _row(case.title, f"bare session.run, {cpus} processes", rate=f"{np.median(bare):.0f}", share="1")
+    resident, shared_once = server.memory()
+    for (name, callers), load in loads.items():
+        measured = load.measured[-case.rounds :]
+        p50, p99 = (float(np.median([getattr(one, field) for one in measured])) for field in ("p50", "p99"))
+        yield _row(
+            case.title,
+            name,
+            callers=str(callers),
+            rate=f"{np.median(rates[f'{name}/{callers}']):.0f}",
+            share=str(paired_ratio(rates[f"{name}/{callers}"], bare)),
+            p50=f"{p50 * 1e3:.2f}",
+            p99=f"{p99 * 1e3:.2f}",
+            ratio=f"{p99 / p50:.1f}",
+        )
+    yield _row(
+        case.title, f"memory of all processes: {resident:.0f} MB, what they share counted once {shared_once:.0f} MB"
+    )
 
 
-def _load(port: int, request: Path, callers: int) -> float:
-    return _run("benchmarks.load", "127.0.0.1", str(port), str(request), str(callers), str(SECONDS))
+def _row(
+    network: str,
+    what: str,
+    callers: str = "",
+    rate: str = "",
+    share: str = "",
+    p50: str = "",
+    p99: str = "",
+    ratio: str = "",
+) -> Row:
+    return {
+        "network": network,
+        "what": what,
+        "callers": callers,
+        "requests/s": rate,
+        "share of bare": share,
+        "p50 ms": p50,
+        "p99 ms": p99,
+        "p99 / p50": ratio,
+    }
 
 
-def _bare(model: Path, callers: int) -> float:
-    return _run("benchmarks.bare", str(model), str(available_cpus()), str(callers), str(SECONDS))
+def _start() -> Row:
+    """From the command to ready, with the models that are shipped."""
+    seconds = []
+    for _ in range(STARTS):
+        with running(SHIPPED_MODELS, PROVIDER="cpu") as server:
+            seconds.append(server.ready_seconds)
+    spread = f"[{min(seconds):.2f}, {max(seconds):.2f}]"
+    return _row("shipped models", f"start-up to ready: {np.median(seconds):.2f} s {spread} of {STARTS}")
 
 
-def _run(module: str, *arguments: str) -> float:
-    """Run a load in a process of its own and return its requests a second."""
-    command = [sys.executable, "-m", module, *arguments]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+def _bare(model: Path, processes: int, seconds: float) -> float:
+    command = [sys.executable, "-m", "benchmarks.bare", str(model), str(processes), str(seconds)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120)
     return float(json.loads(output.stdout)["per_second"])
