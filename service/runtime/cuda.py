@@ -22,7 +22,7 @@ class CudaOptions:
     arena_shrink: bool = False
     """Whether what a run has used goes back to the device after it."""
     tf32: bool = False
-    """TF32 keeps 10 bits of mantissa in convolutions: logits then differ from the published ones by more than 1e-4."""
+    """TF32 keeps 10 bits of mantissa in convolutions, so that logits are not quite those that were published."""
     search: Literal["heuristic", "exhaustive", "default"] = "heuristic"
     """How cuDNN chooses the algorithm of a convolution. All batch sizes are run at load, so that an exhaustive search
     is over when the first request comes."""

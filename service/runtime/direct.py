@@ -33,7 +33,7 @@ def run_options(shrink: str | None = None, graph: int | None = None) -> onnxrunt
 class DirectSession:
     """Runs batches of any size. Safe to call from several threads.
 
-    One batch of 32 images leaves a ResNet-50 with 490 MB more than it had, and ONNX Runtime keeps them; given back they
+    One batch of 32 images leaves a ResNet-50 with 460 MB more than it had, and ONNX Runtime keeps them; given back they
     cost no time that could be measured.
     """
 

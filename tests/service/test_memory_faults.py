@@ -102,3 +102,43 @@ def test_other_failures_are_the_models(tmp_path: Path) -> None:
     assert not isinstance(caught.value, DeviceMemoryError)
     assert caught.value.status == 500
     assert isinstance(fault("tiny", 1, MemoryError()), DeviceMemoryError)
+
+
+GROWTH = """
+import sys
+from pathlib import Path
+import numpy as np
+import onnxruntime
+from models.repository import ModelRepository
+from service.runtime.direct import DirectSession
+from service.runtime.provider import CPU
+from service.runtime.sessions import Sessions
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+sessions = Sessions(CPU, threads=1)
+graph = ModelRepository(Path(sys.argv[1])).open("tiny").graph
+session = DirectSession(sessions.open(graph), shrink=sys.argv[2] or None)
+few, many = np.ones((1, 3, 8, 8), np.float32), np.ones((16384, 3, 8, 8), np.float32)
+session.run(["logits"], few)
+before = resident()
+for _ in range(3):
+    session.run(["logits"], many)
+    session.run(["logits"], few)
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process where Linux says it")
+def test_memory_of_a_large_batch_is_given_back(tmp_path: Path) -> None:
+    """16,384 images take 67 MB for each activation; without giving back they stay."""
+    bundles.publish(tmp_path)
+    grown = {}
+    for shrink in ("", "cpu:0"):
+        command = [sys.executable, "-c", GROWTH, str(tmp_path), shrink]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        grown[shrink] = float(done.stdout)
+    assert grown[""] > 67
+    assert grown["cpu:0"] < 20
