@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -26,7 +27,9 @@ from service.__main__ import main
 from service.access.keys import new_key
 from tests import bundles
 from tests.service.conftest import png
+from tests.service.operated import operated
 from tests.service.processes import ROOT, process
+from tests.service.test_tls import make, trusting
 
 PHOTO = png(np.random.default_rng(0).integers(0, 256, (3, bundles.SIZE, bundles.SIZE), dtype=np.uint8))
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*3[0-7](?:;\d+)*m")
@@ -208,6 +211,27 @@ def test_the_key(photo: Path, tmp_path: Path) -> None:
         unnamed = client(url, "classify", photo, RESLENS_KEY=secret)
         assert unnamed.returncode == 2
         assert b"--model, one, two" in unnamed.stderr
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="certificates are made by openssl")
+def test_https(photo: Path, tmp_path: Path) -> None:
+    bundles.publish(tmp_path / "shelf", "tiny", bundles.Tiny.random(1))
+    files = make(tmp_path)
+    settings = {"TLS_CERTIFICATE": files.chain, "TLS_KEY": files.key, "WORKERS": 0}
+    with operated(tmp_path / "shelf", tmp_path / "log", verify=trusting(files.chain), **settings) as service:
+        refused = client(service.url, "models")
+        assert refused.returncode == 1
+        assert b"CERTIFICATE_VERIFY_FAILED" in refused.stderr
+        trusted = {"SSL_CERT_FILE": str(files.chain)}
+        assert answer(client(service.url, "classify", photo, **trusted))["model"] == "tiny"
+        benched = subprocess.run(
+            [sys.executable, "-m", "service", "bench", service.url, "--callers", "1", "--seconds", "0.3"],
+            cwd=ROOT,
+            env=environment(service.url, **trusted),
+            capture_output=True,
+            timeout=60,
+        )
+        assert answer(benched)["rows"][0]["requests"] > 0
 
 
 def test_what_others_wrote_does_not_steer_the_terminal(url: str, tmp_path: Path) -> None:
