@@ -85,6 +85,9 @@ class LoadedModel:
             for name, width in output_widths(bundle.manifest).items()
         )
         """The outputs that only the instrumented session has."""
+        self.output_names = tuple(spec.name for spec in bundle.manifest.outputs)
+        self.statistics_names = tuple(spec.name for spec in self.statistics)
+        self._plain_names = frozenset(self.output_names)
         check_manifest(bundle.manifest)
         self._sessions = Sessions(provider, threads, cuda)
         graph = self.graph_of(bundle)
@@ -119,20 +122,12 @@ class LoadedModel:
         """What it runs on: `cpu`, or a CUDA device as `cuda:0`."""
         return "cpu" if self.provider == CPU else f"cuda:{self._sessions.cuda.device}"
 
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        return tuple(spec.name for spec in self.manifest.outputs)
-
-    @property
-    def statistics_names(self) -> tuple[str, ...]:
-        return tuple(spec.name for spec in self.statistics)
-
     def run(self, tensor: NDArray[np.float32], outputs: Sequence[str]) -> Tensors:
         """Run a batch and return the outputs asked for; only when a statistic is among them is it computed at all.
 
         Raises `ModelFaultError` when ONNX Runtime fails, `DeviceMemoryError` when it is for want of memory.
         """
-        plain = set(outputs) <= set(self.output_names)
+        plain = self._plain_names.issuperset(outputs)
         try:
             values = (self._plain if plain else self._instrumented).run(outputs, tensor)
         # ONNX Runtime's exceptions have no base of their own.
