@@ -10,15 +10,18 @@ from anyio import to_thread
 from models.choice import Choice
 from models.policy import VersionPolicy
 from models.repository import Entry, ModelRepository, RepositoryError, UnknownVersionError
-from service.control.course import UNLOADED, Course
+from service.control.course import Course
 from service.control.fleet import Fleet, Member
 from service.control.pilot import Pilot
 from service.control.polling import Polling
 from service.control.replica import Replica
 from service.control.serving import WHOLE, Serving, State
-from service.errors import BadRequestError, ConflictError, ModelUnavailableError, ServiceError, UnloadedError
+from service.errors import BadRequestError, ConflictError, ModelUnavailableError, ServiceError
 
 Done = TypeVar("Done")
+
+# What is left of a disk or a bucket that is not there for a while.
+EMPTY = "the repository has no model any more, all at once: what was served goes on; unload what is to end"
 
 
 class Control:
@@ -41,6 +44,7 @@ class Control:
         self._fleet = Fleet()
         self._pilot = Pilot(repository, self._fleet, policies or {})
         self._courses: dict[str, Course] = {}
+        self._empty = False
         self._polling = Polling(self.poll, poll_seconds) if poll_seconds else None
         self._changes: set[asyncio.Task[Any]] = set()
 
@@ -125,6 +129,9 @@ class Control:
             return
         names = await to_thread.run_sync(self._repository.names)
         unreadable = await to_thread.run_sync(self._repository.unreadable)
+        self._empty = not names and not unreadable and any(serving.versions for serving in self.servings())
+        if self._empty:
+            return
         for name in sorted({*names, *unreadable, *self._courses}):
             with contextlib.suppress(ServiceError, RepositoryError):
                 await self._whole(self._follow(name))
@@ -144,7 +151,7 @@ class Control:
 
     async def problem(self) -> str:
         """Why it cannot be reached where the versions come from; empty if it can."""
-        return self._repository.problem
+        return self._repository.problem or (EMPTY if self._empty else "")
 
     def servings(self) -> list[Serving]:
         """What is served of each model, in order."""
@@ -211,7 +218,7 @@ class Control:
     async def _rollback(self, name: str) -> int:
         course = await self._known(name)
         async with course.lock:
-            self._check_loaded(course)
+            course.check_loaded()
             before = await self._pilot.choice(course)
             try:
                 choice = before.rolled_back(course.default, await self._pilot.versions(course))
@@ -227,7 +234,7 @@ class Control:
     async def _label(self, name: str, label: str, version: int | None) -> None:
         course = await self._known(name)
         async with course.lock:
-            self._check_loaded(course)
+            course.check_loaded()
             before = await self._pilot.choice(course)
             try:
                 before.labelled(label, version)
@@ -246,7 +253,7 @@ class Control:
     async def _demand(self, name: str, version: int | None) -> None:
         course = await self._known(name)
         async with course.lock:
-            self._check_loaded(course)
+            course.check_loaded()
             if version is None:
                 await self._demand_default(course)
             elif version not in course.ready:
@@ -290,7 +297,3 @@ class Control:
         if course is None or not course.serving.versions:
             await to_thread.run_sync(self._repository.resolve, name)
         return self._courses.setdefault(name, Course(name))
-
-    def _check_loaded(self, course: Course) -> None:
-        if course.unloaded:
-            raise UnloadedError(f"model {course.name!r} {UNLOADED}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from models.choice import Choice
 from models.policy import VersionPolicy
 from service.control.serving import WHOLE, Serving, State
+from service.errors import UnloadedError
 
 UNLOADED = "was unloaded: load it with POST /v2/repository/models/{name}/load"
 
@@ -43,6 +44,11 @@ class Course:
         """The marks of the versions that are ready, or will not load as they are."""
         self.failures: dict[int, str] = {}
         self.unloaded = False
+
+    def check_loaded(self) -> None:
+        """Raise `UnloadedError` if it was unloaded."""
+        if self.unloaded:
+            raise UnloadedError(f"model {self.name!r} {UNLOADED}")
 
     def candidates(self) -> list[int]:
         """The versions that the policy may have, newest first."""

@@ -112,10 +112,17 @@ def test_a_served_version_whose_files_are_damaged_goes_on(client: httpx.Client, 
     eventually(lambda: reason(client, "1") == "")
 
 
-def test_a_repository_that_is_gone_for_a_while_ends_nothing(client: httpx.Client, root: Path) -> None:
+@pytest.mark.parametrize(("left", "problem"), [("nothing", "is not a directory"), ("mount point", "no model any more")])
+def test_a_repository_that_is_gone_for_a_while_ends_nothing(
+    client: httpx.Client, root: Path, left: str, problem: str
+) -> None:
     root.rename(root.parent / "unmounted")
-    eventually(lambda: "is not a directory" in client.get("/v1/models").json()["repository_problem"])
+    if left == "mount point":
+        root.mkdir()
+    eventually(lambda: problem in client.get("/v1/models").json()["repository_problem"])
     assert client.get("/v2/models/tiny/ready").status_code == 200
+    if left == "mount point":
+        root.rmdir()
     (root.parent / "unmounted").rename(root)
     bundles.publish(root, "tiny", bundles.Tiny.random(2))
     eventually(lambda: default(client) == 2)

@@ -196,9 +196,10 @@ def test_what_the_system_refuses_is_tried_again_by_the_next_look(root: Path) -> 
         del first.refuses[2]
         await control.poll()
         assert first.versions == [2]
+        bundles.publish(root, "other")
         shutil.rmtree(root / "tiny")
         await control.poll()
-        assert first.versions == []
+        assert [model.manifest.name for model in first.loaded()] == ["other"]
 
     anyio.run(scenario)
 
