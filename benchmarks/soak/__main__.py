@@ -29,12 +29,12 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=100_000, help="how many (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=1800.0, help="at most so long (default: %(default)s)")
     parser.add_argument("--callers", type=int, default=16, help="at the same time (default: %(default)s)")
-    parser.add_argument("--pause", type=float, default=2.0, help="seconds between two reloads (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=40, help="in so many rounds (default: %(default)s)")
     parser.add_argument("--bound", type=float, default=32.0, help="MiB that memory may grow (default: %(default)s)")
     parser.add_argument("--workers", default="", help="processes of the service (default: as the service chooses)")
     chosen = parser.parse_args()
     bound = chosen.bound * MEGABYTE
-    plan = Plan(chosen.requests, chosen.seconds, chosen.callers, chosen.pause)
+    plan = Plan(chosen.requests, chosen.seconds, chosen.callers, chosen.rounds)
     settings = {"RESLENS_WORKERS": chosen.workers} if chosen.workers else {}
     console = Console()
     outcome, grown = _soaked("the service", "service", plan, bound, settings)
@@ -75,7 +75,7 @@ def _print(console: Console, outcome: Outcome, grown: Growth) -> None:
         console.print(complaint, markup=False)
     changes = ", ".join(f"{count} × {change}" for change, count in outcome.changes.items())
     console.print(f"{tally.sent:,} requests in {outcome.seconds:.0f} s; {changes}")
-    course = " ".join(f"{sample.bytes / MEGABYTE:.0f}" for sample in outcome.samples[::6])
+    course = " ".join(f"{sample.bytes / MEGABYTE:.0f}" for sample in outcome.samples[::4])
     console.print(f"Memory of all processes in MiB, from the start on: {course}")
     console.print(_said(grown))
 

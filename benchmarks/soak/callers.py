@@ -37,7 +37,7 @@ class Tally:
 
 
 class Connection:
-    """HTTP/1.1 as far as this service speaks it: every answer has a length."""
+    """HTTP/1.1 as far as this service speaks it: every answer has a length, or no body."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -50,7 +50,7 @@ class Connection:
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port, limit=1 << 20)
         self._writer.write(message)
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
-        length = int(head.partition(b"\r\ncontent-length:")[2].split(b"\r\n", 1)[0])
+        length = int(head.partition(b"\r\ncontent-length:")[2].split(b"\r\n", 1)[0] or 0)
         body = await self._reader.readexactly(length)
         if b"connection: close" in head:
             self.close()
@@ -70,10 +70,10 @@ class Connection:
         self._reader = self._writer = None
 
 
-async def call(port: int, messages: Iterator[Ask], tally: Tally, end: float) -> None:
-    """One caller: the next request as soon as the last one is answered, until there are none or time is up."""
+async def call(port: int, messages: Iterator[tuple[int, Ask]], tally: Tally, end: float) -> None:
+    """One caller: the next numbered request when the last one is answered, until there are none or time is up."""
     connection = Connection(port)
-    for number, ask in enumerate(messages, 1):
+    for number, ask in messages:
         if time.monotonic() > end:
             break
         if number % LEAVES == 0:

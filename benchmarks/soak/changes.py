@@ -1,48 +1,67 @@
 """What is served changes all the time: versions are published, loaded, labelled and taken away."""
 
-import asyncio
-import contextlib
-import itertools
 import json
-import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.soak.asks import OK, Ask, request
+from benchmarks.soak.asks import Ask, request
 from benchmarks.soak.callers import Connection, Tally
 from models.manifest import ModelManifest
 from models.repository import ModelRepository
 
-KEPT = 3
+
+def _load(name: str, _: int) -> bytes:
+    """The newest version is served, and the one before is let go."""
+    return request("POST", f"/v2/repository/models/{name}/load")
+
+
+def _label(name: str, version: int) -> bytes:
+    """The version before is loaded beside."""
+    return request("PUT", f"/v1/models/{name}/labels/stable", json.dumps({"version": version}).encode())
+
+
+def _rollback(name: str, _: int) -> bytes:
+    """The version before is served, and the newest is let go."""
+    return request("POST", f"/v1/models/{name}/rollback")
+
+
+def _unlabel(name: str, _: int) -> bytes:
+    return request("DELETE", f"/v1/models/{name}/labels/stable")
+
+
+CHANGES: dict[str, Callable[[str, int], bytes]] = {
+    "load": _load,
+    "label": _label,
+    "rollback": _rollback,
+    "remove label": _unlabel,
+}
+"""In this order; each makes the request from the model's name and the version before its newest."""
 
 
 class Changes:
-    """Publishes the models of a repository again and again, each as it is, and loads the new version."""
+    """Publishes every model once more, as it is, and then serves the old and the new version in turn.
+
+    Not ever newer versions: of each that had traffic the service remembers the windows of an hour.
+    """
 
     def __init__(self, root: Path, port: int, tally: Tally) -> None:
         self._repository = ModelRepository(root)
         self._connection = Connection(port)
         self._tally = tally
+        self._versions = {name: self._publish(name) for name in self._repository.names()}
         self.made: Counter[str] = Counter()
 
-    async def run(self, pause: float, over: asyncio.Event) -> None:
-        """One change after another, with a pause between, until it is over."""
-        for name in itertools.cycle(self._repository.names()):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(over.wait(), pause)
-            if over.is_set():
-                break
-            await self._change(name)
-
-    async def _change(self, name: str) -> None:
-        version = await asyncio.to_thread(self._publish, name)
-        await self._ask("load", request("POST", f"/v2/repository/models/{name}/load"))
-        body = json.dumps({"version": version}).encode()
-        await self._ask("label", request("PUT", f"/v1/models/{name}/labels/stable", body))
-        await asyncio.to_thread(self._drop_oldest, name)
+    async def cycle(self) -> None:
+        """Every change of every model, one after the other: what is served at the end is what it was before."""
+        for change, make in CHANGES.items():
+            for name, version in self._versions.items():
+                await self._ask(change, make(name, version - 1))
+        # One that is idle until the next cycle may be closed by the service at the same time.
+        self._connection.close()
 
     async def _ask(self, change: str, message: bytes) -> None:
-        ask = Ask(f"changes: {change}", message, OK)
+        ask = Ask(f"changes: {change}", message, frozenset({200, 204}))
         status, body = await self._connection.ask(message)
         if status in ask.statuses:
             self._tally.right[ask.kind] += 1
@@ -59,7 +78,3 @@ class Changes:
             return manifest.model_copy(update={"version": version, "digests": digests})
 
         return self._repository.publish(name, files, describe)
-
-    def _drop_oldest(self, name: str) -> None:
-        for version in self._repository.versions(name)[:-KEPT]:
-            shutil.rmtree(self._repository.root / name / str(version))

@@ -44,12 +44,15 @@ def processes(pid: int) -> list[int]:
 
 
 def used(pid: int) -> int:
-    """Bytes of a process and its descendants, what they share counted once: the sum of their proportional set sizes."""
+    """Bytes that a process and its descendants have written, what they share counted once: proportional set sizes.
+
+    Without what is mapped from files: how much of a library counts as theirs depends on who else has it open.
+    """
     total = 0
     for process in processes(pid):
         with contextlib.suppress(OSError):  # it has ended
             for line in (PROC / str(process) / "smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
+                if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
                     total += int(line.split()[1]) * 1024
     return total
 

@@ -20,7 +20,8 @@ from benchmarks.soak.memory import Sample, used
 from models.repository import ModelRepository
 
 VARIANTS = 500
-SAMPLES = 60
+# What the service does after the last answer, such as reducing samples, is over then.
+QUIET_SECONDS = 0.5
 START_SECONDS = 120.0
 
 
@@ -30,8 +31,7 @@ class Plan(NamedTuple):
     requests: int
     seconds: float
     callers: int
-    pause: float
-    """Seconds between two changes of what is served."""
+    rounds: int
 
 
 class Outcome(NamedTuple):
@@ -78,21 +78,19 @@ def targets(root: Path) -> list[Target]:
 
 
 async def soak(root: Path, pid: int, port: int, plan: Plan, progress: Callable[[int], object]) -> Outcome:
-    """Ask until the requests are made or the time is up."""
+    """Ask until the requests are made or the time is up.
+
+    In rounds, each with all changes there are: memory is looked at between them, when the same versions are loaded.
+    """
     tally, samples = Tally(), [Sample(0, used(pid))]
+    changes = Changes(root, port, tally)
+    numbered = enumerate(itertools.cycle(asks(targets(root), VARIANTS)), 1)
     started = time.monotonic()
     end = started + plan.seconds
-    messages = itertools.islice(itertools.cycle(asks(targets(root), VARIANTS)), plan.requests)
-    changes, over = Changes(root, port, tally), asyncio.Event()
-    changing = asyncio.create_task(changes.run(plan.pause, over))
-    calling = asyncio.gather(*(call(port, messages, tally, end) for _ in range(plan.callers)))
-    step = max(1, plan.requests // SAMPLES)
-    while not calling.done():
-        await asyncio.wait([calling], timeout=0.05)
-        if tally.sent >= samples[-1].requests + step:
-            # In a thread: reading takes a while, and the callers do not wait for it.
-            samples.append(Sample(tally.sent, await asyncio.to_thread(used, pid)))
-            progress(tally.sent)
-    over.set()
-    await asyncio.gather(calling, changing)
+    while tally.sent < plan.requests and time.monotonic() < end:
+        messages = itertools.islice(numbered, max(1, plan.requests // plan.rounds))
+        await asyncio.gather(changes.cycle(), *(call(port, messages, tally, end) for _ in range(plan.callers)))
+        await asyncio.sleep(QUIET_SECONDS)
+        samples.append(Sample(tally.sent, used(pid)))
+        progress(tally.sent)
     return Outcome(tally, changes.made, samples, time.monotonic() - started)
