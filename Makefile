@@ -9,7 +9,7 @@ export HOST PORT
 
 PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve train test test-all test-service check format bench bench-detection docs clean
+.PHONY: serve train test test-all test-service check format bench bench-detection soak docs clean
 
 serve: $(VENV)/.service  ## start the service with the models that ship
 	$(VENV)/bin/python -m service
@@ -41,6 +41,9 @@ bench: $(VENV)/.dev  ## paired, interleaved measurements; prints a table
 
 bench-detection: $(VENV)/.dev  ## faults put into the traffic of MODEL with test images of the folder IMAGES: what is found
 	OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.detection $(IMAGES) --model $(MODEL)
+
+soak: $(VENV)/.dev  ## 100,000 requests of every kind while versions change: none lost, and memory within a bound
+	OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.soak
 
 docs: $(VENV)/.dev  ## docs/activations.md and its plots, from the catalogue and the figures of make bench
 	$(VENV)/bin/python -m docs
