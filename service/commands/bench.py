@@ -9,7 +9,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
@@ -26,6 +26,8 @@ from service.commands.remote import Remote, RemoteError, read_key
 QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}
 # A process of callers that uses more of its core than this cannot be said to wait for the service.
 BUSY = 0.7
+# A process that had to wait longer than this share of the time measures the machine too.
+WAITED = 0.1
 CALLERS_A_PROCESS = 32
 Row = dict[str, Any]
 
@@ -111,6 +113,7 @@ def _row(callers: int, processes: int, measured: Measured, seconds: float) -> Ro
         "errors": measured.errors,
         "client_processes": processes,
         "client_cpu": round(measured.busy, 3),
+        "client_waited_for_cpu": round(measured.waited, 3),
         "client_is_the_bottleneck": measured.busy > BUSY,
     }
 
@@ -123,13 +126,22 @@ def draw(console: Console, title: str, rows: Sequence[Row]) -> None:
     reasons = {reason: count for row in rows for reason, count in row["errors"].items()}
     for reason, count in reasons.items():
         console.print(Text(drawing.printable(f"{count} × {reason}"), "red"))
+    for notice in _notices(rows):
+        console.print(Text(notice, "yellow"))
+
+
+def _notices(rows: Sequence[Row]) -> Iterator[str]:
+    """What keeps the numbers from being those of the service alone."""
     if any(row["client_is_the_bottleneck"] for row in rows):
-        console.print(
-            Text(
-                "The callers themselves were busy: the service may be faster than this. "
-                "Use more --processes, or another machine.",
-                "yellow",
-            )
+        yield (
+            "The callers themselves were busy: the service may be faster than this. "
+            "Use more --processes, or another machine."
+        )
+    waited = max(row["client_waited_for_cpu"] for row in rows)
+    if waited > WAITED:
+        yield (
+            f"The callers waited for a processor {waited:.0%} of the time: they share this machine with the service, "
+            "or with others, and the times include that. Call from another one."
         )
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple, cast
 
 import httptools
@@ -19,6 +20,7 @@ WARM_UP_SECONDS = 0.5
 PATIENCE_SECONDS = 30.0
 PAUSE_SECONDS = 0.05
 LONGEST_ERROR = 500
+SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
 
 class Address(NamedTuple):
@@ -36,6 +38,8 @@ class Measured(NamedTuple):
     """By what went wrong."""
     busy: float
     """The share of one core that the process itself used."""
+    waited: float
+    """The share of the time in which it could have run, but had no core; 0 where the system does not tell."""
 
 
 def measure(
@@ -59,14 +63,22 @@ async def _run(address: Address, request: bytes, callers: int, begin: float, sec
     window = Window(counted, counted + seconds)
     calling = [asyncio.ensure_future(_call(address, context, request, window)) for _ in range(callers)]
     await asyncio.sleep(window.begin - time.perf_counter())
-    used = time.process_time()
+    used, waited = time.process_time(), _waited()
     await asyncio.sleep(window.end - time.perf_counter())
-    used = time.process_time() - used
+    used, waited = time.process_time() - used, _waited() - waited
     _, late = await asyncio.wait(calling, timeout=PATIENCE_SECONDS)
     for one in late:
         one.cancel()
         window.errors["no answer"] += 1
-    return Measured(window.latencies, dict(window.errors), used / seconds)
+    return Measured(window.latencies, dict(window.errors), used / seconds, waited / seconds)
+
+
+def _waited() -> float:
+    """Seconds that this thread has waited for a core, as Linux counts them."""
+    try:
+        return int(SCHEDSTAT.read_text().split()[1]) / 1e9
+    except OSError:
+        return 0
 
 
 class Window:
@@ -162,10 +174,10 @@ class Caller(asyncio.Protocol):
 
 
 def combined(parts: Iterable[Measured]) -> Measured:
-    """All processes together; of their shares of a core the largest, which is what would hold them back."""
+    """All processes together; of their shares the largest, for the slowest is what would hold them back."""
     parts = list(parts)
     errors: Counter[str] = Counter()
     for part in parts:
         errors.update(part.errors)
     latencies = sorted(latency for part in parts for latency in part.latencies)
-    return Measured(latencies, dict(errors), max(part.busy for part in parts))
+    return Measured(latencies, dict(errors), max(part.busy for part in parts), max(part.waited for part in parts))

@@ -114,7 +114,7 @@ def test_callers_are_shared_among_the_processes() -> None:
 
     def count(*arguments: Any, **_: Any) -> Measured:
         seen.append(arguments[-1])
-        return Measured([], {}, 0.0)
+        return Measured([], {}, 0.0, 0.0)
 
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(3) as pool:
         patch.setattr("service.commands.load.run", count)
@@ -124,18 +124,23 @@ def test_callers_are_shared_among_the_processes() -> None:
 
 def test_a_row_says_what_was_measured() -> None:
     latencies = np.random.default_rng(0).exponential(0.01, 1001)
-    parts = [Measured(latencies[:500].tolist(), {"a": 1}, 0.2), Measured(latencies[500:].tolist(), {"a": 2}, 0.9)]
+    parts = [
+        Measured(latencies[:500].tolist(), {"a": 1}, 0.2, 0.3),
+        Measured(latencies[500:].tolist(), {"a": 2}, 0.9, 0.0),
+    ]
     row = bench._row(8, 2, combined(parts), 2.0)
     assert row["per_second"] == 500.5
     for name, share in bench.QUANTILES.items():
         assert row[name] == pytest.approx(np.quantile(latencies, share) * 1e3, rel=0.01)
     assert row["errors"] == {"a": 3}
     assert row["client_is_the_bottleneck"]
-    idle = bench._row(1, 1, combined([Measured([0.1], {}, 0.2)]), 2.0)
+    idle = bench._row(1, 1, combined([Measured([0.1], {}, 0.2, 0.0)]), 2.0)
     for rows, said in (([row], True), ([idle], False)):
         console = Console(file=io.StringIO(), width=80)
         bench.draw(console, "a model", rows)
-        assert ("another machine" in console.file.getvalue()) == said
+        drawn = " ".join(console.file.getvalue().split())
+        assert ("another machine" in drawn) == said
+        assert ("waited for a processor 30% of the time" in drawn) == said
 
 
 @pytest.fixture(scope="module")
