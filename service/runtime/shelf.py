@@ -8,10 +8,10 @@ from anyio import CapacityLimiter, to_thread
 from models.repository import BrokenBundleError, Bundle, Entry, ModelRepository
 from service.control.serving import WHOLE, Serving
 from service.errors import LoadRefusedError, ModelUnavailableError
+from service.runtime.failures import is_out_of_memory
 from service.runtime.model import LoadedModel
 from service.runtime.parity import check_sample
 
-# They say nothing about the bundle.
 SYSTEM_ERRORS = (OSError, MemoryError)
 
 
@@ -71,8 +71,7 @@ class ModelShelf:
         # Whatever a broken bundle provokes, here or in ONNX Runtime, is a reason not to serve it, and nothing more.
         except Exception as error:
             reason = error.reason if isinstance(error, BrokenBundleError) else str(error) or repr(error)
-            refused = isinstance(error, SYSTEM_ERRORS) or isinstance(error.__cause__, SYSTEM_ERRORS)
-            raise (LoadRefusedError if refused else ModelUnavailableError)(reason) from error
+            raise (LoadRefusedError if _says_nothing(error) else ModelUnavailableError)(reason) from error
 
     async def serve(self, serving: Serving) -> None:
         """Serve these versions from now on, and let go of all others; requests that hold one keep it until they end."""
@@ -98,3 +97,9 @@ class ModelShelf:
         model = self._load(bundle)
         check_sample(bundle, model)
         return model
+
+
+def _says_nothing(error: Exception) -> bool:
+    """Whether an error says nothing about the bundle: the system was to blame, or a device whose memory others have."""
+    system = isinstance(error, SYSTEM_ERRORS) or isinstance(error.__cause__, SYSTEM_ERRORS)
+    return system or is_out_of_memory(error)

@@ -1,5 +1,6 @@
 """Memory that runs out, for real: what is said, and that the model answers as before."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -8,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.repository import ModelRepository
-from service.errors import DeviceMemoryError, ModelFaultError
+from models.repository import Bundle, ModelRepository
+from service.errors import DeviceMemoryError, LoadRefusedError, ModelFaultError, ModelUnavailableError
 from service.runtime.failures import fault, is_out_of_memory
 from service.runtime.model import LoadedModel
 from service.runtime.provider import CPU
+from service.runtime.shelf import ModelShelf
 from tests import bundles
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +104,26 @@ def test_other_failures_are_the_models(tmp_path: Path) -> None:
     assert not isinstance(caught.value, DeviceMemoryError)
     assert caught.value.status == 500
     assert isinstance(fault("tiny", 1, MemoryError()), DeviceMemoryError)
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ("CUDA failure 2: out of memory ; GPU=0", LoadRefusedError),
+        ("Load model failed: invalid graph", ModelUnavailableError),
+    ],
+)
+def test_a_load_that_finds_no_device_memory_says_nothing_about_the_files(
+    message: str, error: type[Exception], tmp_path: Path
+) -> None:
+    bundles.publish(tmp_path)
+
+    def load(_: Bundle) -> LoadedModel:
+        raise RuntimeError(message)
+
+    with pytest.raises(error) as caught:
+        asyncio.run(ModelShelf(ModelRepository(tmp_path), load).prepare("tiny", 1))
+    assert type(caught.value) is error
 
 
 GROWTH = """
