@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from tests import bundles
-from tests.service import slow
 from tests.service.conftest import eventually, png
+from tests.service.faults.slow import Slow
 from tests.service.messages import message
 from tests.service.operated import Operated, operated
 
@@ -35,7 +35,7 @@ TINY = bundles.Tiny.random(2)
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("shelf")
-    slow.publish(root, TINY)
+    bundles.publish(root, "slow", graph=Slow(TINY, layers=2).content())
     return root
 
 
