@@ -144,3 +144,22 @@ def test_who_would_rather_speak_http_2_is_answered_all_the_same(
 def test_connect_is_a_bad_request(connection: socket.socket) -> None:
     connection.sendall(b"CONNECT here:443 HTTP/1.1\r\nHost: here\r\n\r\n")
     assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+
+
+def test_an_answer_is_one_packet(connection: socket.socket) -> None:
+    for _ in range(20):
+        connection.sendall(head("GET", "/v2"))
+        assert connection.recv(65536).endswith(b"}")
+
+
+def test_answers_without_a_body_come_too(connection: socket.socket) -> None:
+    for method, path in (("HEAD", "/v2/health/ready"), ("GET", "/v2"), ("HEAD", "/metrics")):
+        connection.sendall(head(method, path))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_who_waits_to_be_told_to_go_on_is_told(connection: socket.socket) -> None:
+    connection.sendall(head("POST", INDEX, "Content-Length: 2", "Expect: 100-continue"))
+    assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection.sendall(b"{}")
+    assert answer(connection)[0] == 200

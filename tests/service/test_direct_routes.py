@@ -1,0 +1,115 @@
+"""Routes that FastAPI documents and does not call: found and answered as it would."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.routing import APIRoute
+
+from service.errors import BadRequestError, answer
+from service.routes.context import Here
+from service.routes.route import HANDLED, DirectRoute, DirectRoutes, direct_routes
+
+
+class Place:
+    """Stands for the parts of the application: what is given to the endpoint as `here`."""
+
+
+async def endpoint(request: Request, here: Here, name: str, part: str | None = None, count: int = 1) -> Response:
+    """Say what came."""
+    assert isinstance(here, Place)
+    if name == "bad":
+        raise BadRequestError("a bad name")
+    body = await request.body()
+    assert await request.body() == body  # again
+    return Response(f"{name} {part} {count} {body.decode()}", media_type="text/plain")
+
+
+def application(kind: type[APIRoute], shortcut: bool) -> FastAPI:
+    router = APIRouter(prefix="/things/{name}", route_class=kind)
+    router.post("/do")(endpoint)
+    router.post("/parts/{part}/do")(endpoint)
+    app = FastAPI()
+    app.state.context = Place()
+    app.include_router(router)
+    for error in HANDLED:
+        app.add_exception_handler(error, answer)
+    if shortcut:
+        app.add_middleware(DirectRoutes, routes=direct_routes([router]))
+    return app
+
+
+def asked(app: FastAPI, method: str, path: str, content: bytes | AsyncIterator[bytes] | None = None) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
+            return await client.request(method, path, content=content)
+
+    return asyncio.run(ask())
+
+
+USUAL = application(APIRoute, shortcut=False)
+
+
+@pytest.fixture(params=[False, True], ids=["in the table", "before the table"])
+def app(request: pytest.FixtureRequest) -> FastAPI:
+    return application(DirectRoute, request.param)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/things/one/do"),
+        ("POST", "/things/one/do?count=3"),
+        ("POST", "/things/one/do?part=query&count=1&count=4"),
+        ("POST", "/things/one/parts/left/do"),
+        ("POST", "/things/%C3%A9%20%2B/do"),
+        ("POST", "/things/one/do?count=many"),
+        ("POST", "/things/bad/do"),
+        ("POST", "/things/a/b/do"),
+        ("POST", "/things//do"),
+        ("GET", "/things/one/do"),
+        ("DELETE", "/things/one/parts/left/do"),
+        ("POST", "/things/one/other"),
+    ],
+)
+def test_it_answers_as_fastapi_would(app: FastAPI, method: str, path: str) -> None:
+    def ask(application: FastAPI) -> tuple[int, str, str | None]:
+        for _ in range(2):  # what was read once is remembered
+            response = asked(application, method, path, b"body" if method == "POST" else None)
+        return response.status_code, response.text, response.headers.get("allow")
+
+    assert ask(app) == ask(USUAL)
+
+
+def test_it_is_documented_as_fastapi_would(app: FastAPI) -> None:
+    assert app.openapi() == USUAL.openapi()
+
+
+@pytest.mark.parametrize("shortcut", [False, True])
+def test_a_body_in_pieces_is_one(shortcut: bool) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in (b"a", b"", b"b" * 70_000, b"c"):
+            yield piece
+
+    response = asked(application(DirectRoute, shortcut), "POST", "/things/one/do", pieces())
+    assert response.text == "one None 1 a" + "b" * 70_000 + "c"
+
+
+def test_other_dependencies_are_refused() -> None:
+    async def wanting(body: dict[str, int]) -> Response:
+        raise AssertionError(body)
+
+    with pytest.raises(AssertionError, match="read from the request"):
+        APIRouter(route_class=DirectRoute).post("/things")(wanting)
+
+
+def test_inference_and_nothing_else_answers_directly(client: httpx.Client) -> None:
+    from service.app import ROUTERS
+
+    paths = {route.path for route in direct_routes(ROUTERS)}
+    assert {"/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"} <= paths
+    # The template stands in the metrics, as that of other routes does.
+    client.post("/v2/models/tiny/infer", content=b"")
+    assert 'route="/v2/models/{name}/infer"' in client.get("/metrics").text
