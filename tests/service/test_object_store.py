@@ -11,6 +11,7 @@ import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
 
+from service.__main__ import main
 from tests import bundles
 from tests.service.conftest import eventually, serving
 from tests.service.processes import process
@@ -98,6 +99,17 @@ def test_a_bucket_is_served_followed_and_labelled(store: Store) -> None:
         eventually(lambda: "manifest.json is not JSON" in index(client).get("3", ""))
         store.files.rm(f"{store.bucket}/models/tiny/2", recursive=True)
         eventually(lambda: version(client) == 1)
+
+
+def test_the_command_line_labels_what_is_in_a_bucket(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESLENS_MODEL_REPOSITORY", store.url)
+    monkeypatch.setenv("RESLENS_CACHE_DIRECTORY", str(store.folder / "cache"))
+    assert main(["label", "tiny", "stable", "1"]) == 0
+    assert b'"stable": 1' in store.files.cat_file(f"{store.bucket}/models/tiny/serving.json")
+    assert main(["label", "tiny", "stable", "2"]) == 2
+    assert main(["sample", "tiny"]) == 2
+    store.server.stop()
+    assert main(["label", "tiny", "stable"]) == 2
 
 
 def test_what_is_kept_is_verified_and_serves_while_the_store_is_down(store: Store) -> None:
