@@ -56,10 +56,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _classify(remote: Remote, arguments: argparse.Namespace) -> None:
     """One request a photo, so that any number of them can be sent; one that is refused does not keep the rest."""
-    photos = [(name, sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()) for name in arguments.photos]
+    absent = [name for name in arguments.photos if name != "-" and not Path(name).exists()]
+    if absent:
+        raise ValueError(f"there is no file {', '.join(absent)}: nothing was asked")
     model = remote.model(arguments.model)
     refused = 0
-    for name, content in photos:
+    for name in arguments.photos:
+        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         try:
             answer = remote.classify(
                 model,
@@ -71,7 +74,7 @@ def _classify(remote: Remote, arguments: argparse.Namespace) -> None:
                 label=arguments.label,
             )
         except RemoteError as error:
-            if error.status not in IMAGE_REFUSED or len(photos) == 1:
+            if error.status not in IMAGE_REFUSED or len(arguments.photos) == 1:
                 raise
             print(f"error: {drawing.printable(f'{name}: {error}')}", file=sys.stderr)
             refused += 1

@@ -101,11 +101,12 @@ def table(console: Console, headers: Sequence[str], rows: Sequence[Row], *spare:
     """Print a table, without the columns that say nothing and, while there is no room, without the next of `spare`."""
     said = {header for column, header in enumerate(headers) if any(_says(row[column]) for row in rows)}
     anywhere = console.options.update(max_width=WIDEST)
-    for header in ("not one", *spare):
-        said.discard(header)
-        drawn = _table(headers, rows, said)
+    drawn = _table(headers, rows, said)
+    for header in spare:
         if Measurement.get(console, anywhere, drawn).maximum <= console.width:
             break
+        said.discard(header)
+        drawn = _table(headers, rows, said)
     console.print(drawn)
 
 

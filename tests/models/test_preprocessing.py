@@ -108,13 +108,13 @@ def jpeg(image: Image.Image, orientation: int = 1, **options: object) -> Image.I
 @pytest.mark.parametrize("photograph", PHOTOGRAPHS)
 @pytest.mark.parametrize("interpolation", set(RESAMPLING) - {"box"})
 @pytest.mark.parametrize("enlarged", [1, 2.7])
-@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(("orientation", "channels"), [(1, 3), (6, 3), (1, 1)])
 def test_what_shrinks_on_load_stays_within_the_bound(
-    photograph: str, interpolation: str, enlarged: float, orientation: int
+    photograph: str, interpolation: str, enlarged: float, orientation: int, channels: int
 ) -> None:
     photo = Image.fromarray(PHOTOGRAPHS[photograph]())
     photo = photo.resize((int(photo.width * enlarged), int(photo.height * enlarged)), Image.Resampling.LANCZOS)
-    preprocessing = COLOUR.model_copy(update={"interpolation": interpolation})
+    preprocessing = COLOUR.model_copy(update={"interpolation": interpolation, "channels": channels})
     exact = preprocessing.model_copy(update={"shrink_on_load": False})
     opened = jpeg(photo, orientation)
     difference = np.abs(
