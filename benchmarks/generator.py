@@ -37,7 +37,7 @@ class Measured(NamedTuple):
 class Generator:
     """Sends one request again and again from so many callers, each as soon as it is answered.
 
-    Raises `RuntimeError` if one is not answered with 200.
+    Raises `RuntimeError` if one is not answered with 200, or none is answered.
     """
 
     def __init__(self, port: int, request: Post, callers: int, seconds: float, directory: Path) -> None:
@@ -55,6 +55,8 @@ class Generator:
         result = json.loads(run.stdout.splitlines()[-1])
         if result.get("failed"):
             raise RuntimeError(f"{result['failed']} of {result['requests']} requests were not answered with 200")
+        if not result["requests"]:
+            raise RuntimeError("no request was answered in time: measure for longer")
         self.measured.append(Measured(result["per_second"], result["p50"], result["p99"]))
         return self.measured[-1].per_second
 
