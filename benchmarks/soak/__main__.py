@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1800.0, help="at most so long (default: %(default)s)")
     parser.add_argument("--callers", type=int, default=16, help="at the same time (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=40, help="in so many rounds (default: %(default)s)")
-    parser.add_argument("--bound", type=float, default=32.0, help="MiB that memory may grow (default: %(default)s)")
+    parser.add_argument("--bound", type=float, default=64.0, help="MiB that memory may grow (default: %(default)s)")
     parser.add_argument("--workers", default="", help="processes of the service (default: as the service chooses)")
     chosen = parser.parse_args()
     bound = chosen.bound * MEGABYTE
