@@ -18,9 +18,10 @@ from service.errors import ServiceError, answer
 
 # What a client is told; whatever else is raised is the service's own fault.
 HANDLED = (ServiceError, RepositoryError, RequestValidationError, HTTPException, ClientDisconnect)
-# Query strings, of each route, and paths that are remembered as they were read.
+# Query strings, of each route, and paths that are remembered as they were read, if they are no longer than that.
 QUERIES = 256
 PATHS = 1024
+LONGEST = 256
 
 
 class DirectRequest(Request):
@@ -68,7 +69,8 @@ class DirectRoute(APIRoute):
     async def call(self, request: Request, parameters: dict[str, str]) -> Response:
         """The answer of the endpoint; raises what it raises, and `RequestValidationError` for a wrong query."""
         scope = request.scope
-        query = self._read_query(scope["query_string"])
+        text = scope["query_string"]
+        query = self._read_query(text) if len(text) <= LONGEST else self._parse_query(text)
         response: Response = await self.endpoint(
             request=request, here=scope["app"].state.context, **parameters, **query
         )
@@ -97,7 +99,8 @@ class DirectRoutes:
         if scope["type"] != "http" or scope["root_path"] or "fastapi.telemetry" in scope:
             await self._app(scope, receive, send)
             return
-        found = self._find(scope["method"], scope["path"])
+        find = self._find if len(scope["path"]) <= LONGEST else self._match
+        found = find(scope["method"], scope["path"])
         if found is None:
             await self._app(scope, receive, send)
             return

@@ -66,6 +66,7 @@ def app(request: pytest.FixtureRequest) -> FastAPI:
         ("POST", "/things/one/parts/left/do"),
         ("POST", "/things/%C3%A9%20%2B/do"),
         ("POST", "/things/one/do?count=many"),
+        ("POST", f"/things/{'long' * 100}/do?count=7&unknown={'long' * 100}"),
         ("POST", "/things/bad/do"),
         ("POST", "/things/a/b/do"),
         ("POST", "/things//do"),
