@@ -13,7 +13,7 @@ COPY service service
 
 FROM source AS build-cpu
 RUN python -m venv /opt/reslens \
-    && /opt/reslens/bin/pip install --no-cache-dir '.[otel,postgres]' \
+    && /opt/reslens/bin/pip install --no-cache-dir '.[gcs,otel,postgres,s3]' \
     && rm -rf /opt/reslens/lib/python*/site-packages/models/store \
     # A CPU image has no use for the providers of other devices, half a gigabyte of them.
     && rm -f /opt/reslens/lib/python*/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so \
@@ -21,7 +21,7 @@ RUN python -m venv /opt/reslens \
 
 FROM source AS build-cuda
 RUN python -m venv /opt/reslens \
-    && /opt/reslens/bin/pip install --no-cache-dir '.[cuda,otel,postgres]' \
+    && /opt/reslens/bin/pip install --no-cache-dir '.[cuda,gcs,otel,postgres,s3]' \
     && rm -rf /opt/reslens/lib/python*/site-packages/models/store
 
 FROM ${BASE} AS runtime
