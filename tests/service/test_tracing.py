@@ -253,6 +253,17 @@ def test_what_waits_is_sent_at_the_end(tmp_path: Path, receiver: Receiver, monke
     assert request.resource["service.name"] == "named"
 
 
+def test_every_worker_sends_its_own(tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundles.publish(tmp_path)
+    monkeypatch.setenv(ENDPOINT, receiver.url)
+    with operated(tmp_path, tmp_path / "log", WORKERS=2) as service:
+        service.client.get("/v2?worker")
+        service.stopped()
+        assert "Traceback" not in service.log.read_text()
+    request, *_ = receiver.of("url.query", "worker=")
+    assert request.resource["process.pid"] != service.process.pid
+
+
 def test_a_receiver_that_is_not_there_slows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundles.publish(tmp_path)
     monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9")
