@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from models.manifest import TensorSpec
 from service.errors import BadRequestError
 from service.protocol.binary import read_elements, write_elements
 from service.protocol.classification import ranked
-from service.protocol.inference import InferenceCall, Wanted, write_response
+from service.protocol.inference import InferenceCall, Wanted, read_request, write_response
 from service.protocol.tensors import read_json_tensor, write_json_tensor
 
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=4, max_side=4)
@@ -84,3 +85,27 @@ def test_the_largest_values_come_first(values: np.ndarray, count: int, labelled:
         expected += [f"{row[index]:f}:{index}" + (f":class:{index}" if labelled else "") for index in order]
     assert shape == (len(values), min(count, values.shape[1]))
     assert strings == expected
+
+
+IMAGES = TensorSpec(name="x", datatype="FP32", shape=(-1, 2))
+
+
+def asking(**parameters: object) -> bytes:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
+    return orjson.dumps({"inputs": [tensor], "parameters": parameters})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "priority", "timeout_us"),
+    [({}, 0, None), ({"priority": 3, "timeout": 1500}, 3, 1500), ({"priority": 0, "timeout": 0}, 0, None)],
+)
+def test_priority_and_timeout_are_read(parameters: dict[str, int], priority: int, timeout_us: int | None) -> None:
+    call = read_request(asking(**parameters), IMAGES, ["y"], [], max_batch=1)
+    assert (call.priority, call.timeout_us) == (priority, timeout_us)
+
+
+@pytest.mark.parametrize("name", ["priority", "timeout"])
+@pytest.mark.parametrize("value", [-1, 1.5, "1", True, None, 2**63])
+def test_a_wrong_priority_or_timeout_is_named(name: str, value: object) -> None:
+    with pytest.raises(BadRequestError, match=rf"parameters\.{name}"):
+        read_request(asking(**{name: value}), IMAGES, ["y"], [], max_batch=1)
