@@ -26,6 +26,7 @@ class Hub:
         self._refused = refused
         self.workers: dict[int, Channel] = {}
         self.observer: Channel | None = None
+        self._channels: set[Channel] = set()
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one process until it ends."""
@@ -51,10 +52,19 @@ class Hub:
             return Answer(None)
 
         handlers["hello"] = hello
+        self._channels.add(channel)
         await channel.run()
+        self._channels.discard(channel)
         self.workers = {number: worker for number, worker in self.workers.items() if worker is not channel}
         if self.observer is channel:
             self.observer = None
+
+    async def close(self) -> None:
+        """Break off with whoever is still there."""
+        while self._channels:
+            for channel in list(self._channels):
+                channel.close()
+            await asyncio.sleep(0.01)
 
     def tell_workers(self, what: str) -> None:
         """Have every worker do something, without waiting for it: one that does not answer holds up nobody."""

@@ -87,6 +87,7 @@ class Supervisor:
         finally:
             await self._end()
             server.close()
+            await self._hub.close()
         return self._code
 
     async def _start(self) -> None:
