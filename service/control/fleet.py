@@ -79,7 +79,7 @@ class Fleet:
         failed = []
         for member, error in zip(members, results, strict=True):
             if isinstance(error, ReplicaLostError):
-                logger.warning("a process that serves models is gone: %s", error)
+                logger.info("a process that serves models is gone: %s", error)
                 self.remove(member.replica)
             elif error is not None:
                 failed.append((member, error))

@@ -137,6 +137,9 @@ class Supervisor:
 
     async def _welcome(self, number: int, channel: Channel) -> None:
         """A worker is ready for models."""
+        if self._ends.is_set():  # it was not there yet when the others were told
+            await channel.call("end")
+            return
         process = self._workers[number].process
         assert process is not None
         replica = RemoteReplica(channel, process)
