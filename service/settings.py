@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     """Where models run. `auto` takes CUDA if it works, else the CPU; `cuda` is an error where CUDA does not work."""
 
     precision: Literal["auto", "fp32", "fp16"] = "auto"
-    """Graph that runs on CUDA: `auto` is the one in half precision where a model has one, and `fp16` serves no other."""
+    """Graph that runs on CUDA: `auto` takes one in half precision where there is one, `fp16` serves no other."""
 
     device: Annotated[int, Field(ge=0)] = 0
     """Number of the CUDA device. With several workers each has its own."""

@@ -14,10 +14,10 @@ import pytest
 
 from models.diagnosis.finding import Diagnosis, Finding
 from models.diagnosis.thresholds import Thresholds
+from service.monitor.answers import DiagnosisAnswer
 from service.monitor.buckets import Span
 from service.monitor.judging import Judge
 from service.monitor.webhook import Webhook
-from service.monitor.answers import DiagnosisAnswer
 from service.settings import Settings
 from tests.service import watched
 from tests.service.conftest import eventually, serving
