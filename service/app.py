@@ -1,5 +1,6 @@
 """The application: settings in, routes out."""
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -17,6 +18,7 @@ from service.body import BodyLimit
 from service.control.controls import Controls
 from service.control.opening import control_of, repository_of
 from service.errors import answer
+from service.express import Express
 from service.monitor.buckets import SECONDS
 from service.monitor.meters import Meters
 from service.monitor.monitor import Monitor
@@ -143,7 +145,19 @@ def create_app(
             expose_headers=CROSS_ORIGIN_ANSWER_HEADERS,
         )
     app.add_middleware(RequestObserver, meters=context.meters, log=settings.access_log, tracing=tracing)
+    app.state.front = app if tracing else _express(app, context, access)
     return app
+
+
+def _express(app: FastAPI, context: Context, access: Access) -> Express:
+    """What servers are to be given instead of the application; FastAPI's spans are made by its layers."""
+    return Express(
+        app,
+        DirectRoutes(app, direct_routes(ROUTERS)),
+        RequestObserver(app, context.meters, context.settings.access_log),
+        access if access.limited else None,
+        os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"),
+    )
 
 
 def _own_monitor(settings: Settings, meters: Meters, bucket_seconds: int) -> Monitor:

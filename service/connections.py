@@ -12,6 +12,8 @@ from service.errors import error_response
 
 # The key in a request's scope under which lies a function without arguments: whether its client has left.
 GONE = "reslens.gone"
+# …and under which another lies: whether all of its body has come.
+WHOLE = "reslens.whole"
 # …and under which lies whether its body came too slowly: then nothing more of it is read.
 STALLED = "reslens.stalled"
 # Bytes of a body in a second that are too few.
@@ -120,6 +122,7 @@ class Connection(HttpToolsProtocol):
         self.cycle.transport = Answering(self.transport, self.cycle)  # type: ignore[assignment]
         # What is made of the request may ask without waiting for a message.
         self.scope[GONE] = partial(getattr, self.cycle, "disconnected")  # type: ignore[literal-required]
+        self.scope[WHOLE] = partial(_is_whole, self.cycle)  # type: ignore[literal-required]
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0
@@ -202,6 +205,10 @@ def limited(max_head_bytes: int, head_seconds: float, body_seconds: float) -> ty
     """The kind of connection with these limits."""
     limits = {"max_head_bytes": max_head_bytes, "head_seconds": head_seconds, "body_seconds": body_seconds}
     return type("LimitedConnection", (Connection,), limits)
+
+
+def _is_whole(cycle: RequestResponseCycle) -> bool:
+    return not cycle.more_body
 
 
 async def _too_long(scope: Scope, receive: Receive, send: Send) -> None:

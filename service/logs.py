@@ -1,7 +1,7 @@
 """Lines of the log, text for people or JSON for machines, each with the id of the request that it tells of."""
 
 import logging
-import secrets
+import random
 import string
 import sys
 from collections.abc import Iterable
@@ -44,7 +44,7 @@ class RequestIdentity(NamedTuple):
             elif name == b"traceparent":
                 traceparent = value
         fit = 0 < len(chosen) <= _ID_LENGTH and not chosen.translate(None, _ID_CHARACTERS)
-        return cls(chosen.decode() if fit else secrets.token_hex(16), traceparent.decode("latin-1"))
+        return cls(chosen.decode() if fit else format(random.getrandbits(128), "032x"), traceparent.decode("latin-1"))
 
     def trace(self) -> dict[str, str]:
         """Trace, span and parent span, as far as there are any."""

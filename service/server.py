@@ -35,8 +35,10 @@ class Server(uvicorn.Server):
         settings = self._context.settings
         self._signals: list[int] = []
         self._certificate = _certificate(settings)
+        front = app.state.front
         config = uvicorn.Config(
-            app,
+            front,
+            proxy_headers=front is app,
             host=settings.host,
             port=settings.port,
             http=limited(settings.max_header_bytes, settings.header_seconds, settings.body_seconds),

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.keys import Key, KeyRing, digest_of
@@ -68,6 +69,16 @@ class Access:
             return (purpose,)
         return ("inference", "control") if self._control else ("inference",)
 
+    def refusal(self, scope: Scope) -> Response | None:
+        """The answer to a request that may not be made; None if it may, and then its scope says whose it is."""
+        address = (scope.get("client") or ("",))[0]
+        try:
+            purpose = purpose_of(scope["method"], scope["path"])
+            scope[CALLER] = self.admit(purpose, _secret(scope["headers"]), address)
+        except ServiceError as error:
+            return error_response(error.status, str(error), _headers(error))
+        return None
+
     def admit(self, purpose: Purpose, secret: bytes | None, address: str) -> str | None:
         """The name of the key's holder, None where no key is asked.
 
@@ -118,14 +129,10 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        address = (scope.get("client") or ("",))[0]
-        try:
-            purpose = purpose_of(scope["method"], scope["path"])
-            scope[CALLER] = self._access.admit(purpose, _secret(scope["headers"]), address)
-        except ServiceError as error:
-            await error_response(error.status, str(error), _headers(error))(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+        if refusal := self._access.refusal(scope):
+            await refusal(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 def _headers(error: ServiceError) -> dict[str, str]:

@@ -26,13 +26,7 @@ class RequestObserver:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = RequestIdentity.of(scope["headers"])
-        if self._tracing:
-            trace_id, span_id = self._tracing.enter()
-            request = request._replace(trace_id=trace_id, span_id=span_id)
-        CURRENT.set(request)  # for this request's task alone
-        scope[REQUEST_ID] = request.id
-        self._meters.came()
+        request = self.begin(scope)
         started = time.perf_counter()
         status = CLIENT_LEFT  # unless there is an answer, or an error
         named = (b"x-request-id", request.id.encode())
@@ -51,10 +45,24 @@ class RequestObserver:
             status = 500
             raise
         finally:
-            seconds = time.perf_counter() - started
-            self._meters.answered(scope, status, seconds)
-            if self._log:
-                _log(scope, status, seconds)
+            self.end(scope, status, time.perf_counter() - started)
+
+    def begin(self, scope: Scope) -> RequestIdentity:
+        """Name a request, in its scope and for its task."""
+        request = RequestIdentity.of(scope["headers"])
+        if self._tracing:
+            trace_id, span_id = self._tracing.enter()
+            request = request._replace(trace_id=trace_id, span_id=span_id)
+        CURRENT.set(request)  # for this request's task alone
+        scope[REQUEST_ID] = request.id
+        self._meters.came()
+        return request
+
+    def end(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count it, and log it if that is asked for."""
+        self._meters.answered(scope, status, seconds)
+        if self._log:
+            _log(scope, status, seconds)
 
 
 def _log(scope: Scope, status: int, seconds: float) -> None:

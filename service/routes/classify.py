@@ -13,6 +13,7 @@ from service.errors import ServiceError, error_response, retry_after
 from service.monitor.tally import Answered
 from service.routes.answers import Classification
 from service.routes.context import Context, Here
+from service.routes.route import DirectRoute
 from service.routes.steps import Moments, record_steps
 from service.routes.terms import terms_of
 from service.routes.upload import Image, JsonUpload, Options, Upload, read_upload
@@ -20,7 +21,7 @@ from service.runtime.classifier import Classifier, Verdict
 from service.runtime.decoding import decode_each, decoding_seconds
 from service.runtime.model import LoadedModel
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=DirectRoute)
 
 _FILE = {"type": "string", "format": "binary"}
 BODY: dict[str, Any] = {

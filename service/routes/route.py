@@ -99,8 +99,7 @@ class DirectRoutes:
         if scope["type"] != "http" or scope["root_path"] or "fastapi.telemetry" in scope:
             await self._app(scope, receive, send)
             return
-        find = self._find if len(scope["path"]) <= LONGEST else self._match
-        found = find(scope["method"], scope["path"])
+        found = self.find(scope["method"], scope["path"])
         if found is None:
             await self._app(scope, receive, send)
             return
@@ -112,6 +111,10 @@ class DirectRoutes:
         except HANDLED as error:
             response = await answer(request, error)
         await response(scope, receive, send)
+
+    def find(self, method: str, path: str) -> tuple[DirectRoute, dict[str, str]] | None:
+        """The route, and the parameters in the path; None if it is none of these."""
+        return (self._find if len(path) <= LONGEST else self._match)(method, path)
 
     def _match(self, method: str, path: str) -> tuple[DirectRoute, dict[str, str]] | None:
         for route in self._routes:

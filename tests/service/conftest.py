@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.app import create_app
+from service.connections import limited
 from service.settings import Settings
 from tests import bundles
 
@@ -24,7 +25,9 @@ from tests import bundles
 def serving(root: Path | str, bucket_seconds: int = 60, **settings: object) -> Iterator[httpx.Client]:
     """A service over the models below `root`, and a client that talks to it through a socket."""
     app = create_app(Settings(model_repository=root, provider="cpu", threads=1, **settings), bucket_seconds)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=5))
+    connection = limited(32768, 10, 30)
+    config = uvicorn.Config(app.state.front, http=connection, ws="none", log_level="error", timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, args=([listener],))
