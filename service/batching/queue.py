@@ -90,7 +90,7 @@ class Queue(Generic[Payload]):
             return
         waiting = first.images + sum(entry.images for _, _, entry in line[:largest])
         room = first.plan.size(waiting) - first.images
-        while line and line[0][2].images <= room:
+        while line and (line[0][2].images <= room or _left_alone(line[0][2])):
             if follower := self._pop(key):
                 room -= follower.images
                 yield follower
@@ -123,7 +123,7 @@ class Queue(Generic[Payload]):
 
     def _drop_gone(self) -> None:
         for entry in self._waiting():
-            if entry.future.done() or entry.terms.gone():
+            if _left_alone(entry):
                 self._drop(entry, _gone())
 
     def _drop(self, entry: Entry[Payload], error: ServiceError) -> None:
@@ -142,6 +142,11 @@ class Queue(Generic[Payload]):
             f"try again in {seconds} s, or send fewer",
             seconds,
         )
+
+
+def _left_alone(entry: Entry[Payload]) -> bool:
+    """Whether nobody waits for it any more: it is in nobody's way."""
+    return entry.future.done() or entry.terms.gone()
 
 
 def _too_late() -> DeadlineError:

@@ -233,7 +233,7 @@ def test_preprocessing_from_a_file(shop: Shop) -> None:
     file.write_text(json.dumps(fields))
     assert shop.run("--preprocessing", str(file))[0] == 0
     manifest = ModelRepository(shop.shelf).open("mine").manifest
-    assert manifest.preprocessing.model_dump(exclude={"normalisation"}) == fields
+    assert manifest.preprocessing.model_dump(exclude={"normalisation"}) == fields | {"shrink_on_load": True}
     assert "leave one" in shop_error(shop, "--preprocessing", str(file), "--size", "8")
     file.write_text('{"channels": 2}')
     assert "channels" in shop_error(shop, "--preprocessing", str(file))

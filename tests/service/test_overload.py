@@ -110,7 +110,7 @@ def test_the_first_come_is_the_first_served(service: Operated) -> None:
             async with asyncio.TaskGroup() as tasks:
                 for image in range(ROOM):
                     tasks.create_task(note(image))
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.1)
 
     asyncio.run(staggered())
     assert order == sorted(order)
