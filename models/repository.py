@@ -158,7 +158,8 @@ class ModelRepository:
     def choice(self, name: str) -> Choice:
         """What was chosen among the versions; raises `ValueError` where that cannot be read."""
         path = self.root / name / CHOICE
-        return parse_choice(_read_file(path, MAX_CHOICE_BYTES)) if _lies(path) else Choice()
+        content = _read_if_there(path, MAX_CHOICE_BYTES)
+        return Choice() if content is None else parse_choice(content)
 
     def choose(self, name: str, choice: Choice) -> None:
         """Keep a choice, atomically; raises `OSError` where nothing can be written."""
@@ -167,7 +168,8 @@ class ModelRepository:
     def policy(self, name: str) -> VersionPolicy | None:
         """What the model's own folder says of its versions; raises `ValueError` where that cannot be read."""
         path = self.root / name / POLICY
-        return parse_policy(_read_file(path, MAX_POLICY_BYTES)) if _lies(path) else None
+        content = _read_if_there(path, MAX_POLICY_BYTES)
+        return None if content is None else parse_policy(content)
 
     def refresh(self) -> None:
         """Look again at where the versions come from, if that is elsewhere."""
@@ -243,8 +245,11 @@ def _read_verified(path: Path, digest: str) -> bytes:
     return content
 
 
-def _lies(path: Path) -> bool:
-    return path.exists() or path.is_symlink()
+def _read_if_there(path: Path, limit: int) -> bytes | None:
+    try:
+        return _read_file(path, limit) if path.exists() or path.is_symlink() else None
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
 
 
 def _read_file(path: Path, limit: int) -> bytes:
