@@ -1,6 +1,5 @@
 """Bytes of an image → uint8 pixels, exactly as the manifest's pre-processing says."""
 
-import struct
 from io import BytesIO
 
 import numpy as np
@@ -11,19 +10,19 @@ from simplejpeg import decode_jpeg, decode_jpeg_header
 from models.manifest import Preprocessing
 from models.preprocessing import image_to_pixels, resized_size
 from service.errors import ImageTooLargeError, UnusableImageError
+from service.heads import JPEG, read_head
 
 # Each decoder is a piece of C that reads hostile bytes: only the formats that photographs come in.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-# What decoding costs, measured with JPEG and PNG on one core: to open, and for each pixel and byte of the file.
+# What decoding costs, measured with JPEG and PNG on one core: to open, for each pixel decoded and each that resizing
+# makes, and for each byte of the file.
 SECONDS_TO_OPEN = 1e-4
 SECONDS_A_PIXEL = 10e-9
 SECONDS_A_BYTE = 20e-9
-# Of formats whose size is not at hand: enough to count as long.
+# Of files whose head does not tell it: enough to count as long.
 SECONDS_UNKNOWN = 0.1
-# How a JPEG begins, and a marker that only EXIF and XMP have: both may say how to turn the image.
-JPEG = b"\xff\xd8"
+# A marker of JPEG that only EXIF and XMP have: both may say how to turn the image.
 JPEG_APPLICATION = b"\xff\xe1"
-PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class PixelBudget:
@@ -85,30 +84,20 @@ def decode(content: bytes, preprocessing: Preprocessing, budget: PixelBudget) ->
             ) from error
 
 
-def decode_cost(content: bytes) -> float:
+def decode_cost(content: bytes, preprocessing: Preprocessing) -> float:
     """Estimate the seconds that decoding will take, in microseconds: nothing is decoded, nothing raised.
 
-    a + b·pixels + c·bytes, with the pixels that the header of a JPEG or PNG tells; other formats count as long, for a
-    short file of theirs may hold a large image.
+    a + b·(pixels + pixels after resizing) + c·bytes, for a plain JPEG or PNG; whatever is not plain counts as long, for
+    a short file may hold a large image, or a small one that is much work.
     """
-    pixels = _pixels(content)
-    if pixels is None:
+    head = read_head(content)
+    if head is None:
         return SECONDS_UNKNOWN
-    return SECONDS_TO_OPEN + SECONDS_A_PIXEL * pixels + SECONDS_A_BYTE * len(content)
-
-
-def _pixels(content: bytes) -> int | None:
-    """How many pixels the header of a JPEG or PNG tells, None for anything else."""
-    if content.startswith(PNG) and len(content) >= 24:
-        width, height = struct.unpack_from(">II", content, 16)
-        return int(width * height)
-    if not content.startswith(JPEG):
-        return None
-    try:
-        height, width, *_ = decode_jpeg_header(content)
-    except ValueError:
-        return None
-    return int(height) * int(width)
+    resized = 0
+    if head.size != (preprocessing.resize, preprocessing.resize):
+        width, height = resized_size(head.size, preprocessing)
+        resized = width * height
+    return SECONDS_TO_OPEN + SECONDS_A_PIXEL * (head.work + resized) + SECONDS_A_BYTE * len(content)
 
 
 def _decode_plain_jpeg(content: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8] | None:

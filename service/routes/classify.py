@@ -70,7 +70,7 @@ async def _classify(request: Request, here: Context, model: LoadedModel, upload:
     terms = terms_of(request, here.settings, options.priority, (options.timeout_ms or 0) / 1e3)
     images = [image.content for image in upload.images]
     decode = partial(decode_each, images, model, here.settings.max_pixels)
-    decoded = await scheduler.work(decoding_seconds(images), decode, terms)
+    decoded = await scheduler.work(decoding_seconds(images, model), decode, terms)
     ready = time.perf_counter_ns()
     tensors = [image for image in decoded if not isinstance(image, ServiceError)]
     rans = iter(await scheduler.infer_each(model, tensors, classifier.outputs, terms, here.monitor.observer()))

@@ -77,7 +77,7 @@ async def _infer(request: Request, here: Context, model: LoadedModel, body: byte
     tensor = call.input
     if not isinstance(tensor, np.ndarray):
         decode = partial(decode_all, tensor, model, settings.max_pixels)
-        tensor = await scheduler.work(decoding_seconds(tensor), decode, terms)
+        tensor = await scheduler.work(decoding_seconds(tensor, model), decode, terms)
     ready = time.perf_counter_ns()
     ran = await scheduler.infer(model, tensor, call.outputs, terms, here.monitor.observer())
     done = time.perf_counter_ns()

@@ -13,9 +13,9 @@ from service.runtime.model import LoadedModel
 Tensor = NDArray[np.float32]
 
 
-def decoding_seconds(images: Sequence[bytes]) -> float:
-    """How long decoding these is expected to take."""
-    return sum(map(decode_cost, images))
+def decoding_seconds(images: Sequence[bytes], model: LoadedModel) -> float:
+    """How long decoding these for a model is expected to take."""
+    return sum(decode_cost(image, model.manifest.preprocessing) for image in images)
 
 
 def decode_each(images: Sequence[bytes], model: LoadedModel, max_pixels: int) -> list[Tensor | ServiceError]:

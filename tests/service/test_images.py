@@ -17,7 +17,7 @@ from models.preprocessing import image_to_pixels
 from models.repository import ModelRepository
 from models.shelf import SHIPPED_MODELS
 from service.errors import ImageTooLargeError, ServiceError, UnusableImageError
-from service.images import FORMATS, SECONDS_TO_OPEN, SECONDS_UNKNOWN, PixelBudget, decode, decode_cost
+from service.images import FORMATS, PixelBudget, decode
 from tests.service.conftest import encoded
 
 PREPROCESSING = Preprocessing(channels=3, height=32, width=32, resize=36)
@@ -202,28 +202,6 @@ def test_a_damaged_jpeg_of_the_right_size_has_the_pixels_that_pillow_gives_if_it
 @given(st.sampled_from(FORMATS), DAMAGE)
 def test_damaged_files_give_pixels_or_an_error_and_nothing_else(name: str, damage: Damage) -> None:
     assert_pixels_or_error(damaged(SMALL[name], damage))
-
-
-@pytest.mark.parametrize(("format", "options"), [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True})])
-def test_the_cost_of_decoding_grows_with_the_pixels_that_the_header_tells(format: str, options: dict[str, Any]) -> None:  # noqa: A002
-    exif = Image.Exif()
-    exif[0x010E] = "a thumbnail has a size too: " + encoded(PHOTO.resize((8, 8)), "JPEG").decode("latin-1")
-    small, large = (
-        decode_cost(encoded(Image.new("RGB", size), format, exif=exif, **options)) for size in ((32, 32), (2000, 1000))
-    )
-    assert SECONDS_TO_OPEN < small < 2 * SECONDS_TO_OPEN
-    assert large > small + 2_000_000 * 5e-9
-
-
-@pytest.mark.parametrize("format", sorted(set(FORMATS) - {"JPEG", "PNG"}))
-def test_decoding_counts_as_long_where_the_size_is_not_at_hand(format: str) -> None:  # noqa: A002
-    assert decode_cost(encoded(PHOTO, format)) == SECONDS_UNKNOWN
-
-
-@settings(deadline=None)
-@given(st.one_of(st.binary(), st.binary().map(b"\xff\xd8\xff".__add__), st.binary().map(b"\x89PNG\r\n\x1a\n".__add__)))
-def test_any_bytes_have_a_cost(content: bytes) -> None:
-    assert decode_cost(content) > 0
 
 
 @settings(deadline=None)
