@@ -11,7 +11,8 @@ from models.choice import Choice
 from models.policy import VersionPolicy
 from models.repository import Entry, ModelRepository, RepositoryError, UnknownVersionError
 from service.control.course import Course
-from service.control.fleet import Fleet, Member
+from service.control.fleet import Fleet
+from service.control.joining import Joining
 from service.control.pilot import Pilot
 from service.control.polling import Polling
 from service.control.replica import Replica
@@ -43,6 +44,7 @@ class Control:
         self._max_named = max_named
         self._fleet = Fleet()
         self._pilot = Pilot(repository, self._fleet, policies or {})
+        self._joining = Joining(repository, self._fleet, self._pilot)
         self._courses: dict[str, Course] = {}
         self._empty = False
         self._polling = Polling(self.poll, poll_seconds) if poll_seconds else None
@@ -63,26 +65,10 @@ class Control:
     async def join(self, replica: Replica) -> None:
         """Bring a replica to the present state, and count on it from now on.
 
-        Raises `ModelUnavailableError` when it cannot load what others serve; it is left out then. Where no other does,
-        what can be loaded takes the place of what cannot.
+        Raises `ModelUnavailableError` when it cannot load what others serve by default, or `ReplicaLostError`; it is
+        left out then. Where no other does, or several were left out, what can be loaded takes the place of what cannot.
         """
-        member = self._fleet.add(replica)
-        try:
-            for course in list(self._courses.values()):
-                async with course.lock:
-                    await self._bring(member, course)
-        except BaseException:
-            self._fleet.remove(replica)
-            raise
-
-    async def _bring(self, member: Member, course: Course) -> None:
-        try:
-            await member.serve(course.serving)
-        except ModelUnavailableError:
-            if self._fleet.serves(course.name):
-                raise
-            course.forget()
-            await self._pilot.settle(course)
+        await self._whole(self._join(replica))
 
     def leave(self, replica: Replica) -> None:
         self._fleet.remove(replica)
@@ -175,6 +161,16 @@ class Control:
         self._changes.discard(task)
         if not task.cancelled():
             task.exception()  # seen, even if whoever asked has gone away
+
+    async def _join(self, replica: Replica) -> None:
+        member = self._fleet.add(replica)
+        try:
+            for course in list(self._courses.values()):
+                async with course.lock:
+                    await self._joining.bring(member, course)
+        except BaseException:
+            self._fleet.remove(replica)
+            raise
 
     async def _load(self, name: str, version: int | None) -> int:
         await to_thread.run_sync(self._repository.refresh)

@@ -8,6 +8,8 @@ from models.policy import VersionPolicy
 from service.control.serving import WHOLE, Serving, State
 from service.errors import UnloadedError
 
+# The newcomers that a version may keep out or end before all others do without it.
+PATIENCE = 3
 UNLOADED = "was unloaded: load it with POST /v2/repository/models/{name}/load"
 
 
@@ -42,6 +44,8 @@ class Course:
         self.loading: set[int] = set()
         self.tried: dict[int, str] = {}
         """The marks of the versions that are ready, or will not load as they are."""
+        self.strikes: dict[tuple[int, str], int] = {}
+        """How often a version with a mark kept a newcomer out, or ended it."""
         self.failures: dict[int, str] = {}
         self.unloaded = False
 
@@ -85,7 +89,15 @@ class Course:
         self.ready.clear()
         self.tried.clear()
 
+    def strike(self, version: int, mark: str, count: int = 1) -> None:
+        self.strikes[version, mark] = self.strikes.get((version, mark), 0) + count
+
+    def is_worn(self, version: int, mark: str) -> bool:
+        """Whether no newcomer is to try a version again, as its files are."""
+        return self.strikes.get((version, mark), 0) >= PATIENCE
+
     def succeeded(self, version: int, mark: str) -> None:
+        self.strikes = {struck: count for struck, count in self.strikes.items() if struck[0] != version}
         self.ready.add(version)
         self.tried[version] = mark
         self.failures = {failed: why for failed, why in self.failures.items() if failed != version}
@@ -100,6 +112,9 @@ class Course:
     def sees(self, look: Look) -> None:
         self.look = look
         self.failures = {version: why for version, why in self.failures.items() if version in look.versions}
+        self.strikes = {
+            (version, mark): count for (version, mark), count in self.strikes.items() if look.marks.get(version) == mark
+        }
         if look.problem:
             self.failures[WHOLE] = look.problem
 

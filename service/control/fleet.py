@@ -3,13 +3,15 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
-from service.control.replica import Replica, ReplicaLostError
+from service.control.replica import Replica, ReplicaEndedError, ReplicaLostError
 from service.control.serving import Serving
 from service.errors import LoadRefusedError
 
 logger = logging.getLogger("reslens")
+
+NOBODY = "no process is there to load it: they are being started anew"
 
 
 class Member:
@@ -56,31 +58,55 @@ class Fleet:
         self._members = [member for member in self._members if member.replica is not replica]
 
     async def prepare(self, name: str, version: int) -> None:
-        """Have all load a version; raises the error of the first that cannot, after all have ended.
+        """Have one load a version, and all others when it could: what ends its process ends no other.
 
-        Raises `LoadRefusedError` when there is nobody to load it.
+        Raises the error of the first that cannot, after all have ended: `ReplicaEndedError` when its process ended
+        meanwhile, `LoadRefusedError` when there is nobody to load it.
         """
-        for _, error in await self._all(lambda member: member.prepare(name, version)):
+        first = await self._first(name, version)
+        others = [member for member in self._members if member is not first]
+        for _, error in await self._all(others, lambda member: member.prepare(name, version)):
             raise error
         if not self._members:
-            raise LoadRefusedError("no process is there to load it: they are being started anew")
+            raise LoadRefusedError(NOBODY)
 
     async def serve(self, serving: Serving) -> None:
         """Have all serve what all have prepared. One that cannot, because it came later, is dismissed."""
-        for member, error in await self._all(lambda member: member.serve(serving)):
+        for member, error in await self._all(self._members, lambda member: member.serve(serving)):
+            if isinstance(error, ReplicaEndedError):
+                continue
             logger.error("a process that serves models is dismissed: %s", error)
             self.remove(member.replica)
             member.replica.dismiss(str(error))
 
-    async def _all(self, ask: Callable[[Member], Awaitable[None]]) -> list[tuple[Member, BaseException]]:
-        """The members that are still there and failed, with their errors."""
-        members = list(self._members)
+    async def _first(self, name: str, version: int) -> Member:
+        """One that could load a version."""
+        while self._members:
+            member = self._members[0]
+            try:
+                await member.prepare(name, version)
+            except ReplicaLostError as error:
+                self._lose(member, error)
+                if isinstance(error, ReplicaEndedError):
+                    raise
+            else:
+                return member
+        raise LoadRefusedError(NOBODY)
+
+    async def _all(
+        self, asked: Sequence[Member], ask: Callable[[Member], Awaitable[None]]
+    ) -> list[tuple[Member, BaseException]]:
+        """The members that failed, with their errors, but for those that were gone before."""
+        members = list(asked)
         results = await asyncio.gather(*map(ask, members), return_exceptions=True)
         failed = []
         for member, error in zip(members, results, strict=True):
             if isinstance(error, ReplicaLostError):
-                logger.info("a process that serves models is gone: %s", error)
-                self.remove(member.replica)
-            elif error is not None:
+                self._lose(member, error)
+            if error is not None and (isinstance(error, ReplicaEndedError) or not isinstance(error, ReplicaLostError)):
                 failed.append((member, error))
         return failed
+
+    def _lose(self, member: Member, error: ReplicaLostError) -> None:
+        logger.info("a process that serves models is gone: %s", error)
+        self.remove(member.replica)

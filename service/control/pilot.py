@@ -10,8 +10,9 @@ from anyio import to_thread
 from models.choice import Choice
 from models.policy import VersionPolicy, policy_of
 from models.repository import ModelRepository, RepositoryError, UnknownVersionError
-from service.control.course import Course, Look
+from service.control.course import PATIENCE, Course, Look
 from service.control.fleet import Fleet
+from service.control.replica import ReplicaEndedError
 from service.errors import ConflictError, ControlError, LoadRefusedError, ModelUnavailableError, ServiceError
 
 logger = logging.getLogger("reslens")
@@ -58,6 +59,8 @@ class Pilot:
             raise UnknownVersionError(course.name, version, versions)
         try:
             if version not in course.ready:
+                if await self.is_worn(course, version):
+                    raise ModelUnavailableError(course.reason(version))
                 await self.prepare(course, version)
             await self.keep(course, change, must=True)
         except ServiceError:
@@ -76,7 +79,10 @@ class Pilot:
             await to_thread.run_sync(self._repository.fetch, name, version)
             await self._fleet.prepare(name, version)
         except (ServiceError, RepositoryError, OSError) as error:
-            transient = isinstance(error, OSError) or getattr(error, "retry_after", None) is not None
+            if ended := isinstance(error, ReplicaEndedError):
+                course.strike(version, mark, PATIENCE)
+            again = isinstance(error, OSError) or getattr(error, "retry_after", None) is not None
+            transient = again and not ended
             course.failed(version, None if transient else mark, str(error) or repr(error))
             logger.error("%s", course.reason(version))
             kind = LoadRefusedError if transient else ModelUnavailableError
@@ -84,6 +90,10 @@ class Pilot:
         finally:
             course.loading.discard(version)
         course.succeeded(version, mark)
+
+    async def is_worn(self, course: Course, version: int) -> bool:
+        """Whether a version ended the process that loaded it, or kept out newcomers for too long, as its files are."""
+        return course.is_worn(version, await to_thread.run_sync(self._repository.fingerprint, course.name, version))
 
     async def serve(self, course: Course) -> None:
         """The second phase: all replicas serve what is wanted, and let go of what else they have."""

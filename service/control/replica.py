@@ -9,10 +9,18 @@ class ReplicaLostError(ConnectionError):
     """The process is gone: it is left out, and nothing is said against any version."""
 
 
+class ReplicaEndedError(ReplicaLostError):
+    """The process ended while it did what it was told."""
+
+    def __init__(self, message: str = "the process that loaded it ended") -> None:
+        super().__init__(message)
+
+
 class Replica(Protocol):
     """Loads versions when it is told to, and serves them when it is told that all others can.
 
-    Both may be called again with the same arguments. Raises `ReplicaLostError` when the process is gone.
+    Both may be called again with the same arguments. Raises `ReplicaLostError` when the process is gone, and
+    `ReplicaEndedError` when that happened meanwhile.
     """
 
     async def prepare(self, name: str, version: int) -> None:

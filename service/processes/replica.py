@@ -5,7 +5,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from service.channel import Channel, ChannelClosedError, RelayedError
-from service.control.replica import ReplicaLostError
+from service.control.replica import ReplicaEndedError, ReplicaLostError
 from service.control.serving import Serving
 from service.errors import ModelUnavailableError
 
@@ -35,7 +35,9 @@ class RemoteReplica:
         self._process.kill()
 
     async def _call(self, what: str, /, **arguments: Any) -> None:
+        if self._channel.closed:
+            raise ReplicaLostError(f"worker {self._process.pid} is gone")
         try:
             await self._channel.call(what, **arguments)
         except ChannelClosedError as error:
-            raise ReplicaLostError(f"worker {self._process.pid} is gone") from error
+            raise ReplicaEndedError from error

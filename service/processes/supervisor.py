@@ -18,6 +18,7 @@ from typing import Any
 from service import greeting
 from service.channel import Channel
 from service.control.opening import control_of
+from service.control.replica import ReplicaLostError
 from service.errors import ServiceError
 from service.processes import entries
 from service.processes.children import Child, context
@@ -145,7 +146,7 @@ class Supervisor:
         replica = RemoteReplica(channel, process)
         try:
             await self._control.join(replica)
-        except ServiceError as error:
+        except (ServiceError, ReplicaLostError) as error:
             replica.dismiss(str(error))
             return
         self._replicas[number] = replica
@@ -164,7 +165,7 @@ class Supervisor:
         self._receivers.pop(number).link.close()
         if replica := self._replicas.pop(number, None):
             self._control.leave(replica)
-        elif not self._serves:
+        elif not self._all_joined.is_set():
             self._code = self._code or NOT_STARTED
             self._ends.set()
 
