@@ -147,7 +147,7 @@ class Channel:
             reply["result"] = answer.result
         except Exception as error:
             status, text, retry_after = describe(error)
-            if status == 500 or "id" not in message:
+            if status == 500:
                 logger.exception("%s failed in another process", message["call"])
             reply["error"] = {"message": text, "status": status, "retry_after": retry_after}
         if "id" in message and not self.closed:

@@ -38,6 +38,6 @@ class Arrivals:
                 if not message:
                     asyncio.get_running_loop().remove_reader(self._link)
                     return
+                self._received += 1  # also where there was no room for its descriptor
                 for descriptor in descriptors:
-                    self._received += 1
                     self._take(socket.socket(fileno=descriptor))

@@ -13,12 +13,17 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from service.errors import StartupError
+
 logger = logging.getLogger("reslens")
 
 # A process that lived shorter than this fell over at its start: the next one waits, longer each time.
 SHORT_LIFE_SECONDS = 10.0
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 30.0
+# The address of a Unix socket has 108 bytes.
+LONGEST_FOLDER = 90
+MOST_FILES = 65_536
 
 
 @contextlib.contextmanager
@@ -27,9 +32,10 @@ def nursery() -> Iterator[Path]:
 
     They are forked off one that has imported what they need, and has done nothing else: so each starts in milliseconds,
     and they share the memory of the code. It imports while this process does too. Forking this one itself would copy
-    locks that its threads hold.
+    locks that its threads hold. Raises `StartupError`.
     """
-    with tempfile.TemporaryDirectory(prefix="reslens-") as name:
+    _allow_connections()
+    with _folder() as name:
         directory = Path(name)
         metrics = directory / "metrics"
         metrics.mkdir()
@@ -40,6 +46,29 @@ def nursery() -> Iterator[Path]:
         context().set_forkserver_preload(["service.processes.worker"])
         forkserver.ensure_running()
         yield directory
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="reslens-")
+    except OSError as error:
+        raise StartupError(
+            f"no folder for temporary files can be written: {error}; set TMPDIR, or RESLENS_WORKERS=0"
+        ) from error
+    if len(folder.name) > LONGEST_FOLDER:
+        folder.cleanup()
+        raise StartupError(f"the folder for temporary files has a path too long for sockets, {folder.name}: set TMPDIR")
+    return folder
+
+
+def _allow_connections() -> None:
+    """Have as many files open as may be: each connection is one."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 def context() -> ForkServerContext:

@@ -9,6 +9,8 @@ import contextlib
 import logging
 import socket
 import struct
+import time
+from collections import deque
 
 from service.processes.sockets import BACKLOG
 
@@ -20,6 +22,8 @@ REPORT = struct.Struct("!QI")
 AT_ONCE = 64
 RETRY_SECONDS = 0.01
 PAUSE_SECONDS = 0.1
+# A worker that takes nothing for so long gets what no other one will have.
+BEHIND_SECONDS = 0.25
 
 
 class Receiver:
@@ -27,15 +31,21 @@ class Receiver:
 
     def __init__(self, link: socket.socket) -> None:
         self.link = link
-        self._given = 0
         self._received = 0
         self._open = 0
+        # What is on its way, each since when: the worker may fall over before it takes it.
+        self._given: deque[tuple[socket.socket, float]] = deque()
         link.setblocking(False)
 
     @property
     def connections(self) -> int:
         """Those open, and those on their way."""
-        return self._open + self._given - self._received
+        return self._open + len(self._given)
+
+    @property
+    def behind(self) -> bool:
+        """Whether it does not take what it was given."""
+        return bool(self._given) and time.monotonic() - self._given[0][1] > BEHIND_SECONDS
 
     def give(self, connection: socket.socket) -> bool:
         """Pass a connection on; false when the worker takes none now."""
@@ -43,13 +53,23 @@ class Receiver:
             socket.send_fds(self.link, [b"+"], [connection.fileno()])
         except OSError:
             return False
-        self._given += 1
+        self._given.append((connection, time.monotonic()))
         return True
 
     def read_reports(self) -> None:
         with contextlib.suppress(OSError, struct.error):
             while report := self.link.recv(REPORT.size):
-                self._received, self._open = REPORT.unpack(report)
+                received, self._open = REPORT.unpack(report)
+                for _ in range(received - self._received):
+                    self._given.popleft()[0].close()  # the worker has its own
+                self._received = received
+
+    def take_back(self) -> list[socket.socket]:
+        """What it never took."""
+        self.read_reports()
+        given = [connection for connection, _ in self._given]
+        self._given.clear()
+        return given
 
 
 class Dispatcher:
@@ -67,6 +87,7 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         self._receivers.append(receiver)
         loop.add_reader(receiver.link, receiver.read_reports)
+        self._pass_on()
         self._resume()
 
     def remove(self, receiver: Receiver) -> None:
@@ -75,6 +96,8 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         loop.remove_reader(receiver.link)
         self._receivers.remove(receiver)
+        self._waiting[:0] = receiver.take_back()
+        self._pass_on()
         if not self._receivers:
             self._pause(loop)
 
@@ -118,17 +141,17 @@ class Dispatcher:
 
     def _pass_on(self) -> None:
         while self._waiting and self._give(self._waiting[0]):
-            self._waiting.pop(0).close()  # the worker has its own
-        if self._waiting and self._retry is None:
+            del self._waiting[0]
+        if self._waiting and self._receivers and self._retry is None:
             self._retry = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._try_again)
 
     def _give(self, connection: socket.socket) -> bool:
-        return any(receiver.give(connection) for receiver in sorted(self._receivers, key=_connections))
+        return any(receiver.give(connection) for receiver in sorted(self._receivers, key=_load))
 
     def _try_again(self) -> None:
         self._retry = None
         self._pass_on()
 
 
-def _connections(receiver: Receiver) -> int:
-    return receiver.connections
+def _load(receiver: Receiver) -> tuple[bool, int]:
+    return receiver.behind, receiver.connections

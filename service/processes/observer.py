@@ -11,7 +11,7 @@ from typing import Any
 from anyio import to_thread
 
 from models.manifest import ModelManifest
-from models.repository import ModelRepository, UnknownVersionError
+from models.repository import ModelRepository, RepositoryError, UnknownVersionError
 from service import logs
 from service.channel import Answer, Channel, connect
 from service.control.opening import repository_of
@@ -26,6 +26,7 @@ from service.settings import Settings
 
 # Versions of which the manifest and the baseline are kept.
 KEPT = 64
+RETRY_SECONDS = 10.0
 # Below whoever answers requests.
 NICE = 10
 
@@ -41,10 +42,12 @@ class Published:
 class Observer:
     """Answers the workers' channels."""
 
-    def __init__(self, repository: ModelRepository, monitor: LocalMonitor) -> None:
+    def __init__(self, repository: ModelRepository, monitor: LocalMonitor, meters: Meters) -> None:
         self._repository = repository
         self._monitor = monitor
-        self._published: OrderedDict[tuple[str, int, str], Published] = OrderedDict()
+        self._meters = meters
+        # Of each version that came, whether or not it could be opened: many samples may wait for one.
+        self._published: OrderedDict[tuple[str, int, str], asyncio.Task[Published]] = OrderedDict()
         self.handlers = {
             "observe": self._observe,
             "statistics": self._statistics,
@@ -54,7 +57,10 @@ class Observer:
 
     async def _observe(self, arguments: dict[str, Any], payload: bytes) -> Answer:
         outputs = unpack(arguments.pop("tensors"), payload)
-        self._monitor.traffic.observe(await self._subject(**arguments), outputs)
+        try:
+            self._monitor.traffic.observe(await self._subject(**arguments), outputs)
+        except RepositoryError:  # its files are gone: what is known of it is in the history
+            self._meters.dropped_sample(arguments["name"])
         return Answer(None)
 
     async def _statistics(self, arguments: dict[str, Any], _: bytes) -> Answer:
@@ -72,17 +78,23 @@ class Observer:
         """The version that the worker runs; raises `UnknownVersionError` when it is no longer in the repository."""
         key = (name, version, digest)
         if key not in self._published:
-            published = await to_thread.run_sync(self._open, name, version)
-            if published.manifest.digests[published.manifest.graph] != digest:
-                raise UnknownVersionError(name, str(version), self._repository.versions(name))
-            self._published[key] = published
+            opening = asyncio.create_task(to_thread.run_sync(self._open, name, version, digest))
+            opening.add_done_callback(lambda opening: self._forget_failure(key, opening))
+            self._published[key] = opening
         self._published.move_to_end(key)
         while len(self._published) > KEPT:
             self._published.popitem(last=False)
-        return self._published[key]
+        return await asyncio.shield(self._published[key])
 
-    def _open(self, name: str, version: int) -> Published:
+    def _forget_failure(self, key: tuple[str, int, str], opening: "asyncio.Task[Published]") -> None:
+        """After a while: not for each sample that comes meanwhile."""
+        if not opening.cancelled() and opening.exception() is not None:
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._published.pop, key, None)
+
+    def _open(self, name: str, version: int, digest: str) -> Published:
         bundle = self._repository.open(name, version)
+        if bundle.manifest.digests[bundle.manifest.graph] != digest:
+            raise UnknownVersionError(name, str(version), self._repository.versions(name))
         return Published(bundle.manifest, Reference.of(bundle))
 
 
@@ -105,8 +117,9 @@ async def _serve(settings: Settings, directory: Path, bucket_seconds: int) -> No
     supervisor = await connect(str(directory / CONTROL), {"end": end})
     supervising = asyncio.create_task(supervisor.run())
     supervising.add_done_callback(lambda _: ended.set())
-    monitor = local_monitor(settings, Meters(), bucket_seconds)
-    observer = Observer(repository_of(settings), monitor)
+    meters = Meters()
+    monitor = local_monitor(settings, meters, bucket_seconds)
+    observer = Observer(repository_of(settings), monitor, meters)
     channels: set[Channel] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

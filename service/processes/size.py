@@ -1,5 +1,6 @@
 """How many workers there are, and what each of them may use."""
 
+import importlib.util
 import os
 import re
 from pathlib import Path
@@ -7,14 +8,24 @@ from pathlib import Path
 from service.settings import Settings
 
 DEVICES = Path("/dev")
+CUDA_PROVIDER = "libonnxruntime_providers_cuda.so"
 
 
 def gpus(devices: Path = DEVICES) -> int:
-    """The NVIDIA devices that this process may see: asked of the system, because CUDA cannot be used before a fork."""
+    """The NVIDIA devices that this process may use: asked of the system, because CUDA cannot be used before a fork."""
+    if not _has_cuda():
+        return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
     return len([file for file in devices.iterdir() if re.fullmatch(r"nvidia[0-9]+", file.name)])
+
+
+def _has_cuda() -> bool:
+    """Whether the installed ONNX Runtime has a CUDA provider, without importing it."""
+    package = importlib.util.find_spec("onnxruntime")
+    folders = package.submodule_search_locations if package else None
+    return any(Path(folder, "capi", CUDA_PROVIDER).exists() for folder in folders or ())
 
 
 def workers_of(settings: Settings, cpus: int, gpus: int) -> int:
@@ -29,4 +40,5 @@ def workers_of(settings: Settings, cpus: int, gpus: int) -> int:
 def share_of(settings: Settings, number: int, workers: int, cpus: int, gpus: int) -> Settings:
     """The settings of one of the workers: its share of the CPUs, and its GPU."""
     threads = settings.threads or max(1, cpus // workers)
-    return settings.model_copy(update={"threads": threads, "device": number % max(1, gpus)})
+    device = (settings.device + number) % gpus if gpus else settings.device
+    return settings.model_copy(update={"threads": threads, "device": device})

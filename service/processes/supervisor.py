@@ -4,6 +4,7 @@ It answers no request and runs no model, so that what falls over falls over else
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -35,6 +36,7 @@ logger = logging.getLogger("reslens")
 REFUSED, NOT_STARTED = 2, 3
 # Beyond the deadline of the drain, for what a process does when that has passed.
 GRACE_SECONDS = 10.0
+RETRY_SECONDS = 0.05
 
 
 def supervise(settings: Settings, workers: int, directory: Path) -> int:
@@ -100,14 +102,22 @@ class Supervisor:
         self._serves = True
         for number in self._replicas:
             self._let_in(number)
-        shelved = (await next(iter(self._hub.workers.values())).call("shelved")).result
-        self._greet(greeting.Shelved.model_validate(shelved))
+        await self._unless_it_ends(self._greet())
 
-    def _greet(self, shelved: greeting.Shelved) -> None:
+    async def _greet(self) -> None:
+        shelved = await self._shelved()
         if self._settings.log_format == "json":
             logger.info("listening", extra={"fields": greeting.fields(self._url, shelved)})
         else:
             print(greeting.text(self._url, shelved), flush=True)
+
+    async def _shelved(self) -> greeting.Shelved:
+        """What is served, as any worker knows it; waits where all have just fallen over."""
+        while True:
+            for worker in list(self._hub.workers.values()):
+                with contextlib.suppress(ServiceError):
+                    return greeting.Shelved.model_validate((await worker.call("shelved")).result)
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _unless_it_ends(self, work: Coroutine[Any, Any, object]) -> bool:
         """Whether it came to its end before the service was told to end."""
@@ -186,6 +196,9 @@ class Supervisor:
             self._ends.set()
 
     def _signalled(self, number: int) -> None:
+        if self._ends.is_set() and number == signal.SIGINT:  # whoever asks twice does not want to wait
+            for child in self._workers:
+                child.kill()
         self._signals.append(number)
         self._ends.set()
 

@@ -69,6 +69,8 @@ class WorkerServer(Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._arrivals.stop()
+        for task in self._taking:  # they have asked nothing yet
+            task.cancel()
         await asyncio.gather(*self._taking, return_exceptions=True)
         await uvicorn.Server.shutdown(self, sockets)
 
@@ -76,6 +78,7 @@ class WorkerServer(Server):
         task = asyncio.create_task(self._serve_connection(connection))
         self._taking.add(task)
         task.add_done_callback(self._taking.discard)
+        self._report()
 
     async def _serve_connection(self, connection: socket.socket) -> None:
         try:
@@ -85,9 +88,14 @@ class WorkerServer(Server):
                 ),
                 connection,
                 ssl=self.config.ssl,
+                ssl_handshake_timeout=self._context.settings.header_seconds if self.config.ssl else None,
             )
         except OSError:  # it left, or its TLS failed
             connection.close()
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+        finally:
             self._report()
 
     def _report(self) -> None:

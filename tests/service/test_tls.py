@@ -2,9 +2,11 @@
 
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -151,3 +153,18 @@ def test_no_page_may_where_none_is_named(tmp_path: Path) -> None:
 def test_what_is_no_origin_is_refused(origins: str) -> None:
     with pytest.raises(ValidationError, match="is no origin"):
         Settings(cors_origins=origins)
+
+
+def test_a_handshake_that_never_comes_holds_up_no_end(tmp_path: Path) -> None:
+    bundles.publish(tmp_path / "shelf")
+    files = make(tmp_path)
+    settings = {"TLS_CERTIFICATE": files.chain, "TLS_KEY": files.key, "WORKERS": 2, "ANNOUNCE_SECONDS": 0}
+    with operated(tmp_path / "shelf", tmp_path / "log", verify=trusting(files.chain), **settings) as service:
+        assert service.client.get("/v2/health/ready").status_code == 200
+        base = service.client.base_url
+        with socket.create_connection((base.host, base.port or 443)):
+            time.sleep(0.3)
+            began = time.monotonic()
+            assert service.stopped() == 0
+            assert time.monotonic() - began < 10
+        assert "killed" not in service.log.read_text()

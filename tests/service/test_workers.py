@@ -10,11 +10,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
+from service.processes.size import share_of, workers_of
+from service.settings import Settings
 from tests import bundles
 from tests.service import watched
 from tests.service.conftest import eventually, png
@@ -184,6 +187,63 @@ def test_a_worker_that_does_nothing_is_replaced(tmp_path: Path) -> None:
         os.kill(victim, signal.SIGSTOP)
         eventually(lambda: workers(service)[0] != victim, 40)
         assert service.client.get(LIVE).status_code == 200
+
+
+def test_a_stalled_worker_gets_no_more_and_loses_nothing_it_did_not_take(tmp_path: Path) -> None:
+    bundles.publish(tmp_path / "shelf")
+    with operated(tmp_path / "shelf", tmp_path / "log", WORKERS=2, LOG_FORMAT="json") as service:
+        victim = workers(service)[0]
+        os.kill(victim, signal.SIGSTOP)
+        with ThreadPoolExecutor(8) as threads:
+            waiting = [threads.submit(httpx.get, service.url + LIVE, timeout=60) for _ in range(8)]
+            time.sleep(1)  # now it is known to be behind
+            for _ in range(20):
+                assert httpx.get(service.url + LIVE, timeout=5).status_code == 200
+            os.kill(victim, signal.SIGKILL)
+            assert [answer.result().status_code for answer in waiting] == [200] * 8
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_who_asks_twice_does_not_wait(tmp_path: Path, workers: int) -> None:
+    bundles.publish(tmp_path / "shelf")
+    with operated(tmp_path / "shelf", tmp_path / "log", WORKERS=workers, DRAIN_SECONDS=60) as service:
+        base = service.client.base_url
+        with socket.create_connection((base.host, base.port or 80)) as connection:
+            connection.sendall(f"POST {CLASSIFY} HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\n".encode())
+            eventually(lambda: sample(service, "reslens_requests_in_flight") >= 1)
+            service.process.send_signal(signal.SIGINT)
+            time.sleep(1)
+            assert service.process.poll() is None
+            service.process.send_signal(signal.SIGINT)
+            service.process.wait(timeout=15)
+
+
+def test_no_folder_for_temporary_files_is_said(tmp_path: Path) -> None:
+    bundles.publish(tmp_path / "shelf")
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    environment = os.environ | {"TMPDIR": str(deep), "RESLENS_MODEL_REPOSITORY": str(tmp_path / "shelf")}
+    command = [sys.executable, "-m", "service"]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert "set TMPDIR" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(("first", "devices"), [(0, [0, 1, 0]), (1, [1, 0, 1])])
+def test_each_worker_has_its_own_device(first: int, devices: list[int]) -> None:
+    settings = Settings(device=first, history_url="")
+    assert [share_of(settings, number, 3, 8, gpus=2).device for number in range(3)] == devices
+    assert share_of(settings, 1, 3, 8, gpus=0).device == first
+    assert [share_of(settings, 0, workers, 8, 0).threads for workers in (1, 3, 8, 20)] == [8, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpus", "expected"),
+    [({}, 0, 8), ({}, 2, 2), ({"provider": "cpu"}, 2, 8), ({"threads": 3}, 0, 2), ({"workers": 0}, 2, 0)],
+)
+def test_there_are_as_many_workers_as_there_is_to_use(settings: dict[str, Any], gpus: int, expected: int) -> None:
+    assert workers_of(Settings(history_url="", **settings), 8, gpus) == expected
 
 
 def test_workers_do_not_outlive_their_supervisor(tmp_path: Path) -> None:
