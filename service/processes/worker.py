@@ -28,6 +28,8 @@ from service.settings import Settings
 
 # A file of the directory of all processes: how often each caller asked any of them.
 RATES = "rates"
+# What a client of TLS has to agree to the end of its connection.
+FAREWELL_SECONDS = 1.0
 
 
 class WorkerServer(Server):
@@ -81,6 +83,7 @@ class WorkerServer(Server):
         self._report()
 
     async def _serve_connection(self, connection: socket.socket) -> None:
+        handshake = self._context.settings.header_seconds if self.config.ssl else None
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self._connection(
@@ -88,7 +91,8 @@ class WorkerServer(Server):
                 ),
                 connection,
                 ssl=self.config.ssl,
-                ssl_handshake_timeout=self._context.settings.header_seconds if self.config.ssl else None,
+                ssl_handshake_timeout=handshake,
+                ssl_shutdown_timeout=FAREWELL_SECONDS if self.config.ssl else None,
             )
         except OSError:  # it left, or its TLS failed
             connection.close()
