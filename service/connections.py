@@ -139,27 +139,30 @@ class Connection(HttpToolsProtocol):
     def _feed(self, data: bytes) -> None:
         """As uvicorn does, but for requests to go on in another protocol: the parser leaves off after their head."""
         self._unset_keepalive_if_required()
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._go_on(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            message = "Invalid HTTP request received."
-            self.logger.warning(message)
-            self.send_400_response(message)
+        while data:  # one packet may hold many of them
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._without_upgrade(data[upgrade.args[0] :])
+            except httptools.HttpParserError:
+                message = "Invalid HTTP request received."
+                self.logger.warning(message)
+                self.send_400_response(message)
+                return
 
     def _upgrades(self) -> bool:
         # CONNECT is an upgrade for the parser too, and an error for uvicorn.
         return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
 
-    def _go_on(self, rest: bytes) -> None:
-        """Take the same request in again, as if it had not asked; for another HTTP that is how it is to be answered."""
+    def _without_upgrade(self, rest: bytes) -> bytes:
+        """The same request as if it had not asked, and what follows, for a new parser; for HTTP that is the answer."""
         if self._get_upgrade() == b"websocket":
             self.app = _no_websockets
         head = [b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url)]
         head += [b"%b: %b" % field for field in self.headers if field[0] not in UPGRADING]
         self.parser = httptools.HttpRequestParser(self)
-        self._feed(b"\r\n".join((*head, b"", rest)))
+        return b"\r\n".join((*head, b"", rest))
 
     def _refuse(self) -> None:
         if self._in_head and self._is_idle():

@@ -141,6 +141,21 @@ def test_who_would_rather_speak_http_2_is_answered_all_the_same(
     assert "Unsupported upgrade" not in service.log.read_text()
 
 
+@pytest.mark.parametrize("upgrade", ["h2c", "websocket"])
+def test_hundreds_who_would_rather_speak_another_protocol_in_one_packet(
+    service: Operated, connection: socket.socket, upgrade: str
+) -> None:
+    count = 600
+    connection.sendall(head("GET", "/v2", "Connection: Upgrade", f"Upgrade: {upgrade}") * count)
+    received = b""
+    while received.count(b"HTTP/1.1 ") < count and (more := connection.recv(65536)):
+        received += more
+    # The refusal of a websocket closes the connection.
+    assert received.count(b"HTTP/1.1 200 ") == (count if upgrade == "h2c" else 0)
+    assert received.count(b"HTTP/1.1 400 ") == (0 if upgrade == "h2c" else 1)
+    assert "RecursionError" not in service.log.read_text()
+
+
 def test_connect_is_a_bad_request(connection: socket.socket) -> None:
     connection.sendall(b"CONNECT here:443 HTTP/1.1\r\nHost: here\r\n\r\n")
     assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
