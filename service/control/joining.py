@@ -1,5 +1,6 @@
 """Brings a replica that comes later to where the others are."""
 
+import logging
 from collections.abc import Mapping
 
 from anyio import to_thread
@@ -10,6 +11,8 @@ from service.control.fleet import Fleet, Member
 from service.control.pilot import Pilot
 from service.control.replica import ReplicaEndedError, ReplicaLostError
 from service.errors import LoadRefusedError, ModelUnavailableError
+
+logger = logging.getLogger("reslens")
 
 
 class Joining:
@@ -46,6 +49,7 @@ class Joining:
             mark = None if error.retry_after is not None else await self._mark(course, version)
             course.failed(version, mark, str(error))
             course.ready.discard(version)
+            logger.error("%s; no process serves it any more", course.reason(version))
         await self._pilot.look(course)
         await self._pilot.settle(course)
 
