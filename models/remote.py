@@ -4,8 +4,8 @@ import contextlib
 import hashlib
 import logging
 import shutil
-import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,10 +27,16 @@ from models.repository import (
     UnreadableModelError,
     parse_manifest,
 )
+from models.waiting import Waiting
 
 logger = logging.getLogger("reslens")
 
 CHUNK_BYTES = 1 << 20
+# What is asked for at a time: some stores would ask for so much that a slow line could not bring it in time.
+BLOCK_BYTES = 4 << 20
+
+Done = TypeVar("Done")
+
 # A remote that does not answer is given up in time, and asked again later.
 OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}}},
@@ -38,14 +44,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 # What is written beside the versions of a model, and how much of it is read.
 NOTES = {CHOICE: MAX_CHOICE_BYTES, POLICY: MAX_POLICY_BYTES}
 
-Done = TypeVar("Done")
-
 
 class RemoteRepository(ModelRepository):
     """What is served is read from the directory `root` alone, and verified there; this brings it there.
 
-    While the remote does not answer, what was listed last counts, or at the start what is kept. Credentials are those
-    of the environment. Raises `ValueError` for a URL that fsspec cannot open.
+    While the remote does not answer, what was listed last counts, or at the start what is kept. It may take `seconds`
+    for each listing, and for each part of a file. Credentials are those of the environment. Raises `ValueError` for a
+    URL that fsspec cannot open.
     """
 
     def __init__(self, url: str, root: Path, max_bytes: int, seconds: float = 20.0) -> None:
@@ -53,7 +58,7 @@ class RemoteRepository(ModelRepository):
         root.mkdir(parents=True, exist_ok=True)
         self._url = url
         self._max_bytes = max_bytes
-        self._seconds = seconds
+        self._waiting = Waiting(seconds)
         self._kept = ModelRepository(root)
         self._files, self._base = _open(url)
         self._listing: Listing | None = None
@@ -67,7 +72,7 @@ class RemoteRepository(ModelRepository):
     def refresh(self) -> None:
         """List the remote again, and read what is chosen there; whatever goes wrong is the `problem`."""
         try:
-            listing = _within(self._seconds, self._list)
+            listing = self._waiting.within(self._list)
         except Exception as error:  # every kind of remote has errors of its own
             problem = f"{self._url} cannot be listed: {str(error) or repr(error)}"
             if not self._problem:
@@ -77,6 +82,9 @@ class RemoteRepository(ModelRepository):
             if self._problem:
                 logger.warning("%s can be listed again", self._url)
             self._listing, self._problem = listing, ""
+
+    def close(self) -> None:
+        self._waiting.close()
 
     def names(self) -> list[str]:
         return self._kept.names() if self._listing is None else sorted(self._listing)
@@ -98,7 +106,7 @@ class RemoteRepository(ModelRepository):
         """Have a version here as it is there, every file with the digest that its manifest says.
 
         What is kept is used where it is the same, and where the remote does not answer. Raises `BrokenBundleError`, or
-        OSError when it cannot be had.
+        OSError when it cannot be had, also when it stops in the midst of a file.
         """
         try:
             manifest = self._read(f"{name}/{version}/{MANIFEST}", MAX_MANIFEST_BYTES)
@@ -132,7 +140,7 @@ class RemoteRepository(ModelRepository):
     def choose(self, name: str, choice: Choice) -> None:
         content = choice.to_bytes()
         try:
-            self._files.pipe_file(f"{self._base}/{name}/{CHOICE}", content)
+            self._waiting.within(lambda: self._files.pipe_file(f"{self._base}/{name}/{CHOICE}", content))
         except Exception as error:
             raise OSError(f"{self._url} cannot be written: {str(error) or repr(error)}") from error
         self._keep_note(name, CHOICE, content)
@@ -204,11 +212,8 @@ class RemoteRepository(ModelRepository):
         for file, digest in manifest.digests.items():
             hashed, size = hashlib.sha256(), 0
             try:
-                with (
-                    self._files.open(f"{self._base}/{folder}/{file}", "rb") as there,
-                    (staged / file).open("wb") as here,
-                ):
-                    while chunk := there.read(CHUNK_BYTES):
+                with self._opened(f"{folder}/{file}") as there, (staged / file).open("wb") as here:
+                    while chunk := self._ask(partial(there.read, CHUNK_BYTES)):
                         size += len(chunk)
                         if size > MAX_FILE_BYTES:
                             raise ValueError(f"{file} has more than {MAX_FILE_BYTES:,} bytes")
@@ -219,14 +224,21 @@ class RemoteRepository(ModelRepository):
             if hashed.hexdigest() != digest:
                 raise ValueError(f"{file} has SHA-256 {hashed.hexdigest()}, its manifest says {digest}")
 
-    def _read(self, path: str, limit: int) -> bytes:
-        """A small file of the remote; raises OSError when it cannot be had, `ValueError` when it is too long."""
+    def _opened(self, path: str) -> Any:
+        return self._ask(lambda: self._files.open(f"{self._base}/{path}", "rb", block_size=BLOCK_BYTES))
+
+    def _ask(self, work: Callable[[], Done]) -> Done:
+        """What the remote answers in time; raises OSError."""
         try:
-            content = _within(self._seconds, lambda: self._head(path, limit + 1))
+            return self._waiting.within(work)
         except OSError:
             raise
         except Exception as error:  # every kind of remote has errors of its own
             raise OSError(f"{self._url} cannot be read: {str(error) or repr(error)}") from error
+
+    def _read(self, path: str, limit: int) -> bytes:
+        """A small file of the remote; raises OSError when it cannot be had, `ValueError` when it is too long."""
+        content = self._ask(lambda: self._head(path, limit + 1))
         if len(content) > limit:
             raise ValueError(f"{path.rpartition('/')[2]} has more than {limit:,} bytes")
         return content
@@ -258,28 +270,6 @@ def _open(url: str) -> tuple[Any, str]:
             f"{protocol}://… needs a package that is missing ({error}): see the extras s3 and gcs"
         ) from error
     return files, base.rstrip("/")
-
-
-def _within(seconds: float, work: Callable[[], Done]) -> Done:
-    """Do something, and stop waiting for it after a time; raises `TimeoutError`, or what it raised."""
-    results: list[Done] = []
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except Exception as error:
-            errors.append(error)
-
-    # Not of a pool, whose threads would be waited for when the process ends.
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return results[0]
 
 
 def _bytes_of(path: Path) -> int:

@@ -180,6 +180,9 @@ class ModelRepository:
     def trim(self, served: set[Entry]) -> None:
         """Drop what is kept here of what is elsewhere, but for what is served, if it is too much."""
 
+    def close(self) -> None:
+        """Wait no longer for what is elsewhere: whoever does gets an `OSError`."""
+
     @property
     def problem(self) -> str:
         """Why it cannot be reached where the versions come from; empty if it can."""

@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     """Most megabytes of models that are kept there; beyond it those that were not served for longest are dropped."""
 
     remote_seconds: Annotated[float, Field(gt=0)] = 20.0
-    """Time that listing the models of a URL may take; after it what is kept here is served."""
+    """Time that listing the models of a URL may take, and each part of a file; then what is kept here is served."""
 
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run. `auto` takes CUDA if it works, else the CPU; `cuda` is an error where CUDA does not work."""

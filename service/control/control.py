@@ -21,6 +21,8 @@ from service.errors import BadRequestError, ConflictError, ModelUnavailableError
 
 Done = TypeVar("Done")
 
+# Longer than a model takes to load, shorter than whoever ends a service waits before it kills.
+CLOSE_SECONDS = 20.0
 # What is left of a disk or a bucket that is not there for a while.
 EMPTY = "the repository has no model any more, all at once: what was served goes on; unload what is to end"
 
@@ -57,10 +59,12 @@ class Control:
             self._polling.start()
 
     async def close(self) -> None:
-        """Let the changes that have begun end."""
+        """Let the changes that have begun end, if they do soon, but for what they wait for elsewhere."""
+        self._repository.close()
         if self._polling:
             await self._polling.close()
-        await asyncio.gather(*self._changes, return_exceptions=True)
+        if self._changes:
+            await asyncio.wait(self._changes, timeout=CLOSE_SECONDS)
 
     async def join(self, replica: Replica) -> None:
         """Bring a replica to the present state, and count on it from now on.
