@@ -14,6 +14,7 @@ MAX_PREVIOUS = 16
 
 _LABEL = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
+# As many as the names of directories may have, see `models.publishing.VERSION`.
 Version = Annotated[int, Field(ge=1, le=999_999_999)]
 
 

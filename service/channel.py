@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from service.errors import ServiceError, describe
+from service.errors import BadRequestError, ServiceError, describe
 
 logger = logging.getLogger("reslens")
 
@@ -65,7 +65,8 @@ class Channel:
     async def call(self, what: str, payload: bytes = b"", /, **arguments: Any) -> Answer:
         """Have the other process do something, and wait for it.
 
-        Raises `RelayedError` for what went wrong there, or `ChannelClosedError`.
+        Raises `RelayedError` for what went wrong there, `ChannelClosedError`, or `BadRequestError` for what JSON cannot
+        carry.
         """
         if self.closed:
             raise ChannelClosedError("another process of the service is gone: try again")
@@ -128,7 +129,10 @@ class Channel:
         return message, await self._reader.readexactly(payload)
 
     def _send(self, message: dict[str, Any], payload: bytes) -> None:
-        head = orjson.dumps(message)
+        try:
+            head = orjson.dumps(message)
+        except orjson.JSONEncodeError as error:  # a TypeError, of numbers beyond 64 bits, or of text that is not UTF-8
+            raise BadRequestError(f"the request has what cannot be passed on to another process: {error}") from error
         self._writer.writelines((_LENGTHS.pack(len(head), len(payload)), head, payload))
 
     def _settle(self, message: dict[str, Any], payload: bytes) -> None:
@@ -151,7 +155,11 @@ class Channel:
                 logger.exception("%s failed in another process", message["call"])
             reply["error"] = {"message": text, "status": status, "retry_after": retry_after}
         if "id" in message and not self.closed:
-            self._send(reply, answer.payload)
+            try:
+                self._send(reply, answer.payload)
+            except BadRequestError:  # ours, not the request's; else the caller would wait for ever
+                logger.exception("the answer to %s cannot be passed on", message["call"])
+                self._send({"id": message["id"], "error": {"message": "internal error"}}, b"")
 
 
 async def connect(path: str, handlers: Mapping[str, Handler]) -> Channel:

@@ -1,6 +1,5 @@
 """What every route may use."""
 
-import re
 from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
@@ -8,6 +7,8 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Query, Request
 
 from models.choice import Label
+from models.choice import Version as Number
+from models.publishing import VERSION
 from models.repository import UnknownVersionError
 from service.batching.scheduler import Scheduler
 from service.control.controls import Controls
@@ -23,8 +24,6 @@ from service.settings import Settings
 
 # So often a version may be let go between its loading and the request that it was loaded for.
 DEMANDS = 3
-
-_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
 @dataclass
@@ -67,7 +66,7 @@ class Context:
         A version may be a number, also as text, or a label; one that is not loaded is loaded now, if it can be. Raises
         `UnknownModelError`, `UnknownVersionError`, `UnloadedError` or `ModelUnavailableError`.
         """
-        number = int(version) if isinstance(version, str) and _VERSION.fullmatch(version) else version
+        number = int(version) if isinstance(version, str) and VERSION.fullmatch(version) else version
         if isinstance(number, str):
             number = await self._labelled(name, number)
         model = self.shelf.find(name, number)
@@ -114,6 +113,6 @@ async def _context(request: Request) -> Context:
     return context
 
 
-Version = Annotated[int | None, Query(ge=1)]
+Version = Annotated[Number | None, Query()]
 LabelQuery = Annotated[Label | None, Query()]
 Here = Annotated[Context, Depends(_context)]

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from models.publishing import VERSION
 from service.control.serving import WHOLE, State
 from service.errors import BadRequestError
 from service.protocol.envelope import ControlRequest, IndexEntry, IndexRequest
@@ -49,8 +50,8 @@ async def unload(request: Request, here: Here, name: str) -> Response:
 
 def _version(wanted: object) -> int:
     text = str(wanted)
-    if isinstance(wanted, bool) or not (text.isascii() and text.isdecimal() and len(text) < 10 and text[0] != "0"):
-        raise BadRequestError(f"version {text[:80]!r} is no version: give a number from 1 on")
+    if isinstance(wanted, bool) or not VERSION.fullmatch(text):
+        raise BadRequestError(f"version {text[:80]!r} is no version: give a number from 1 to 999999999")
     return int(text)
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 
-from models.choice import Label
+from models.choice import Label, Version
 from service.errors import BadRequestError, MediaTypeError, explain
 from service.protocol.envelope import parse_json
 from service.routes.context import named
@@ -29,7 +29,7 @@ class Options(BaseModel):
     """How many classes to rank; all of them if the model has fewer."""
     statistics: Literal["none", "layers", "channels"] = "none"
     """What to say about the layers: nothing, one set of numbers a layer, or also those of every channel."""
-    version: Annotated[int | None, Field(ge=1)] = None
+    version: Version | None = None
     """Version of the model; the served one if none is named."""
     label: Label | None = None
     """Label of a version, instead of it."""

@@ -3,9 +3,9 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from models.choice import Label
+from models.choice import Label, Version
 from service.routes.answers import Chosen, Labels
 from service.routes.context import Here
 from service.routes.small_json import documented, read_small_json
@@ -20,7 +20,7 @@ class LabelRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: Annotated[int, Field(ge=1, le=999_999_999)]
+    version: Version
 
 
 @router.get("/labels")
