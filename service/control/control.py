@@ -12,11 +12,12 @@ from models.policy import VersionPolicy
 from models.repository import Entry, ModelRepository, RepositoryError, UnknownVersionError
 from service.control.course import Course
 from service.control.fleet import Fleet
+from service.control.index import index_of
 from service.control.joining import Joining
 from service.control.pilot import Pilot
 from service.control.polling import Polling
 from service.control.replica import Replica
-from service.control.serving import WHOLE, Serving, State
+from service.control.serving import Serving, State
 from service.errors import BadRequestError, ConflictError, ModelUnavailableError, ServiceError
 
 Done = TypeVar("Done")
@@ -127,17 +128,8 @@ class Control:
                 await self._whole(self._follow(name))
 
     async def states(self) -> list[State]:
-        """Every version of the repository, in order, and what is wrong with whole models."""
-        names = await to_thread.run_sync(self._repository.names)
-        problems = await to_thread.run_sync(self._repository.unreadable)
-        found = []
-        for name in names:
-            course = self._courses.get(name) or Course(name)
-            if problem := course.failures.get(WHOLE):
-                problems[name] = problem
-            found += [course.state(version) for version in await self._pilot.versions(course)]
-        found += [State(name=name, version=WHOLE, state="UNAVAILABLE", reason=why) for name, why in problems.items()]
-        return sorted(found, key=lambda state: (state.name, state.version))
+        """Every version that is in the repository or served, in order, and what is wrong with whole models."""
+        return await to_thread.run_sync(index_of, self._repository, dict(self._courses))
 
     async def problem(self) -> str:
         """Why it cannot be reached where the versions come from; empty if it can."""

@@ -10,6 +10,7 @@ from service.errors import UnloadedError
 
 # The newcomers that a version may keep out or end before all others do without it.
 PATIENCE = 3
+GONE = "its files are gone from the repository: what was loaded of it is served on"
 UNLOADED = "was unloaded: load it with POST /v2/repository/models/{name}/load"
 
 
@@ -127,8 +128,9 @@ class Course:
         problem = self.failures.get(WHOLE) or f"no version of model {self.name!r} is one that its policy names"
         return "; ".join(of_versions) or problem
 
-    def state(self, version: int) -> State:
-        reason = self.failures.get(version, UNLOADED if self.unloaded else "")
+    def state(self, version: int, gone: bool = False) -> State:
+        """`gone` if its files are not in the repository any more."""
+        reason = GONE if gone else self.failures.get(version, UNLOADED if self.unloaded else "")
         if version in self.ready:
             return State(name=self.name, version=version, state="READY", reason=reason)
         if version in self.loading:

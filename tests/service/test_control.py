@@ -128,6 +128,22 @@ def test_taking_a_version_away_goes_back(client: httpx.Client, root: Path) -> No
     assert served(client) == "1"
 
 
+def test_what_is_served_is_listed_when_its_files_are_gone(client: httpx.Client, root: Path) -> None:
+    shutil.rmtree(root / "tiny" / "1")
+    bundles.publish(root / "elsewhere", "tiny")
+    shutil.copytree(root / "elsewhere" / "tiny" / "1", root / "tiny" / "3")
+    assert states(client)["1"][0] == "READY"
+    assert "its files are gone" in states(client)["1"][1]
+    assert states(client)["3"][0] == "UNAVAILABLE"
+    shutil.rmtree(root / "tiny")
+    assert list(states(client)) == ["1"]
+    versions = client.get("/v1/models/tiny").json()["versions"]
+    assert [(version["version"], version["loaded"]) for version in versions] == [(1, True)]
+    assert "its files are gone" in versions[0]["reason"]
+    client.post(UNLOAD)
+    assert states(client) == {}
+
+
 def test_a_version_that_was_replaced_is_loaded_anew(client: httpx.Client, root: Path) -> None:
     shutil.rmtree(root / "tiny")
     bundles.publish(root, "tiny", bundles.Tiny.random(1), description="another")
