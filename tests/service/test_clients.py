@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from tests import bundles
 from tests.service.conftest import png
-from tests.service.processes import process
+from tests.service.operated import operated
 
 http = pytest.importorskip("tritonclient.http", reason="has no wheel for this platform")
 aio = pytest.importorskip("tritonclient.http.aio")
@@ -23,18 +24,34 @@ FORMS: list[Form] = [{}, {"request_compression_algorithm": "gzip", "response_com
 FORMS.append({"request_compression_algorithm": "deflate", "response_compression_algorithm": "gzip"})
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("shelf")
+class Service(NamedTuple):
+    address: str
+    """Host and port."""
+    root: Path
 
 
-@pytest.fixture(scope="module")
-def address(root: Path, tiny: bundles.Tiny) -> Iterator[str]:
-    """Host and port of `python -m service` over `tiny` in two versions."""
+@pytest.fixture(scope="module", params=[0, 2], ids=["one process", "two workers"])
+def service(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny: bundles.Tiny
+) -> Iterator[Service]:
+    """`python -m service` over `tiny` in two versions: alone, and with several workers, as users start it."""
+    root = tmp_path_factory.mktemp("shelf")
     bundles.publish(root, "tiny", bundles.Tiny.random(1))
     bundles.publish(root, "tiny", tiny)
-    with process(root, MAX_BATCH=4) as address:
-        yield address
+    log = tmp_path_factory.mktemp("log") / "log"
+    with operated(root, log, WORKERS=request.param, MAX_BATCH=4) as service:
+        yield Service(service.url.removeprefix("http://"), root)
+        assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture
+def root(service: Service) -> Path:
+    return service.root
+
+
+@pytest.fixture
+def address(service: Service) -> str:
+    return service.address
 
 
 @pytest.fixture

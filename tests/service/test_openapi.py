@@ -8,17 +8,19 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests import bundles
-from tests.service.conftest import serving
+from tests.service.operated import operated
 
 schemathesis = pytest.importorskip("schemathesis", reason="has no wheel for this platform")
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="module", params=[0, 2], ids=["one process", "two workers"])
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     root = tmp_path_factory.mktemp("shelf")
     bundles.publish(root, "tiny")
-    with serving(root, max_body_bytes=1 << 20, max_pixels=200_000) as client:
-        yield client
+    log = tmp_path_factory.mktemp("log") / "log"
+    with operated(root, log, WORKERS=request.param, MAX_BODY_BYTES=1 << 20, MAX_PIXELS=200_000) as service:
+        yield service.client
+        assert "Traceback" not in log.read_text()
 
 
 CHECKS = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")
