@@ -9,7 +9,7 @@ from anyio import to_thread
 
 from models.choice import Choice
 from models.policy import VersionPolicy
-from models.repository import Entry, ModelRepository, RepositoryError, UnknownVersionError
+from models.repository import ModelRepository, RepositoryError, UnknownModelError, UnknownVersionError
 from service.control.course import Course
 from service.control.fleet import Fleet
 from service.control.index import index_of
@@ -18,6 +18,8 @@ from service.control.pilot import Pilot
 from service.control.polling import Polling
 from service.control.replica import Replica
 from service.control.serving import Serving, State
+from service.control.trimming import Trimming
+from service.control.unknown import Unknown
 from service.errors import BadRequestError, ConflictError, ModelUnavailableError, ServiceError
 
 Done = TypeVar("Done")
@@ -51,6 +53,8 @@ class Control:
         self._courses: dict[str, Course] = {}
         self._empty = False
         self._polling = Polling(self.poll, poll_seconds) if poll_seconds else None
+        self._unknown = Unknown()
+        self._trimming = Trimming(repository)
         self._changes: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
@@ -111,11 +115,17 @@ class Control:
 
         Raises `UnknownModelError`, `UnknownVersionError`, `UnloadedError` or `ModelUnavailableError`.
         """
-        await self._whole(self._demand(name, version))
+        self._unknown.check(name, version)
+        try:
+            await self._whole(self._demand(name, version))
+        except (UnknownModelError, UnknownVersionError) as error:
+            self._unknown.add(name, version, error)
+            raise
 
     async def poll(self) -> None:
         """Look at the repository, and follow what has changed; while it cannot be reached, all goes on as it is."""
         await to_thread.run_sync(self._repository.refresh)
+        self._unknown.clear()
         if self._courses and self._repository.problem:
             return
         names = await to_thread.run_sync(self._repository.names)
@@ -150,8 +160,7 @@ class Control:
         try:
             return await change
         finally:
-            served = {Entry(serving.name, version) for serving in self.servings() for version in serving.versions}
-            await to_thread.run_sync(self._repository.trim, served)
+            await self._trimming.after(self._pilot.loads, self.servings())
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._changes.discard(task)
@@ -170,10 +179,11 @@ class Control:
 
     async def _load(self, name: str, version: int | None) -> int:
         await to_thread.run_sync(self._repository.refresh)
+        self._unknown.clear()
         course = await self._known(name)
         async with course.lock:
             look = await self._pilot.look(course)
-            target = version or self._newest(course)
+            target = version or course.newest()
             if target not in look.versions:
                 raise UnknownVersionError(name, target, look.versions)
             left = None if course.default == target else course.default
@@ -192,11 +202,6 @@ class Control:
                 raise
             await self._pilot.settle(course)
             return target
-
-    def _newest(self, course: Course) -> int:
-        if not (candidates := course.candidates()):
-            raise ConflictError(f"none of the versions {course.look.versions} is one that the policy names: change it")
-        return candidates[0]
 
     async def _unload(self, name: str) -> None:
         course = await self._known(name)

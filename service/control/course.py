@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from models.choice import Choice
 from models.policy import VersionPolicy
 from service.control.serving import WHOLE, Serving, State
-from service.errors import UnloadedError
+from service.errors import ConflictError, UnloadedError
 
 # The newcomers that a version may keep out or end before all others do without it.
 PATIENCE = 3
@@ -58,6 +58,12 @@ class Course:
     def candidates(self) -> list[int]:
         """The versions that the policy may have, newest first."""
         return self.look.policy.candidates(self.look.versions) if self.look.policy else []
+
+    def newest(self) -> int:
+        """The newest of them; raises `ConflictError` where there is none."""
+        if not (candidates := self.candidates()):
+            raise ConflictError(f"none of the versions {self.look.versions} is one that the policy names: change it")
+        return candidates[0]
 
     @property
     def may_mend(self) -> bool:

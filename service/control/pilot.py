@@ -27,6 +27,8 @@ class Pilot:
         self._repository = repository
         self._fleet = fleet
         self._policies = policies
+        self.loads = 0
+        """How often a version was to be loaded so far."""
 
     async def look(self, course: Course) -> Look:
         """Look at the repository; what cannot be read stays as it was."""
@@ -73,6 +75,7 @@ class Pilot:
         Whatever comes of it, `serve` has to follow.
         """
         name = course.name
+        self.loads += 1
         course.loading.add(version)
         mark = await to_thread.run_sync(self._repository.fingerprint, name, version)
         try:
