@@ -15,8 +15,11 @@ MAX_HEAD_BYTES = 4096
 # Encoders of PNG write chunks of 8 KiB and more.
 USUAL_CHUNK_BYTES = 4096
 
+# As many pixels are decoded in the time that Pillow takes for a byte of EXIF where that is nothing but short entries.
+PIXELS_A_BYTE_OF_EXIF = 40
+
 FRAME = struct.Struct(">BHHB")
-SOF0, DHT, SOS, DQT, DRI, COM = 0xC0, 0xC4, 0xDA, 0xDB, 0xDD, 0xFE
+SOF0, DHT, SOS, DQT, DRI, APP1, COM = 0xC0, 0xC4, 0xDA, 0xDB, 0xDD, 0xE1, 0xFE
 # Baseline: one scan that is decoded as it comes. Every other kind may have thousands, each over all of the image.
 BASELINE = frozenset({SOF0, DHT, DQT, DRI, COM, *range(0xE0, 0xF0)})
 # A side of a JPEG is decoded in blocks, of 8 pixels or, where there are fewer colours than pixels, mostly of 16.
@@ -63,28 +66,32 @@ def read_head(content: bytes) -> Head | None:
 
 
 def _read_jpeg(content: bytes) -> Head | None:
-    position, frame = len(JPEG), 0
+    position, frame, exif = len(JPEG), 0, 0
     end = min(len(content), MAX_HEAD_BYTES) - 6  # enough for a frame without a body and the head of a scan
     for _ in range(MAX_SEGMENTS):
         if position > end or content[position] != 0xFF:
             return None
         marker = content[position + 1]
         if marker == SOS:
-            return _jpeg_head(content, frame, position) if frame else None
+            return _jpeg_head(content, frame, position, exif) if frame else None
         if marker not in BASELINE or (marker == SOF0 and frame):
             return None
         if marker == SOF0:
             frame = position
-        position += 2 + (content[position + 2] << 8 | content[position + 3])
+        length = content[position + 2] << 8 | content[position + 3]
+        if marker == APP1:
+            exif += length
+        position += 2 + length
     return None
 
 
-def _jpeg_head(content: bytes, frame: int, scan: int) -> Head | None:
+def _jpeg_head(content: bytes, frame: int, scan: int, exif: int) -> Head | None:
     """From where its frame and its first scan begin; the scan must be the only one: have all colours."""
     bits, height, width, colours = FRAME.unpack_from(content, frame + 4)
     if bits != 8 or colours not in (1, 3) or content[scan + 4] != colours or not width or not height:
         return None
-    return Head((width, height), (width + -width % BLOCK) * (height + -height % BLOCK))
+    blocks = (width + -width % BLOCK) * (height + -height % BLOCK)
+    return Head((width, height), blocks + PIXELS_A_BYTE_OF_EXIF * exif)
 
 
 def _read_png(content: bytes) -> Head | None:
@@ -95,14 +102,16 @@ def _read_png(content: bytes) -> Head | None:
     if bits > 8 or interlaced or not width or not height:
         return None
     alpha = colours in (TRUECOLOUR_ALPHA, GREY_ALPHA)
-    other_bytes = 0
+    other_bytes = exif = 0
     for _ in range(MAX_SEGMENTS + len(content) // USUAL_CHUNK_BYTES):
         name, length = content[position + 4 : position + 8], int.from_bytes(content[position : position + 4])
         if name == b"IEND":
-            return Head((width, height), width * height * (ALPHA if alpha else 1))
+            work = width * height * (ALPHA if alpha else 1)
+            return Head((width, height), work + PIXELS_A_BYTE_OF_EXIF * exif)
         other_bytes += 0 if name == b"IDAT" else length
         if name not in CHUNKS or other_bytes > MAX_HEAD_BYTES:
             return None
         alpha = alpha or name == b"tRNS"
+        exif += length if name in (b"eXIf", b"tEXt") else 0  # programs hide it in text
         position += 12 + length
     return None
