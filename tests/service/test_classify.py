@@ -173,7 +173,8 @@ def test_unknown_model_and_version(client: httpx.Client, pixels: Pixels) -> None
     content = png(pixels[0])
     assert "choose from loud, tiny" in error(client.post("/v1/models/absent/classify", content=content), 404)
     assert "choose from 1, 2" in error(client.post(CLASSIFY, content=content, params={"version": 9}), 404)
-    assert "has no version" in error(client.post(CLASSIFY, content=content, params={"version": 10**30}), 404)
+    assert "has no version" in error(client.post(CLASSIFY, content=content, params={"version": 10**9 - 1}), 404)
+    assert "equal to 999999999" in error(client.post(CLASSIFY, content=content, params={"version": 10**30}), 422)
 
 
 BAD_IMAGES = {
