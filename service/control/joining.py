@@ -16,7 +16,11 @@ logger = logging.getLogger("reslens")
 
 
 class Joining:
-    """What a newcomer cannot load none serves in the end, for else no process that falls over could be replaced."""
+    """A newcomer serves what the others do, or is left out.
+
+    It may wait until the default of a model can be loaded again: the others go on serving it meanwhile. Whatever else
+    cannot be loaded any more all do without, for else no process that falls over could be replaced.
+    """
 
     def __init__(self, repository: ModelRepository, fleet: Fleet, pilot: Pilot) -> None:
         self._repository = repository
@@ -26,8 +30,8 @@ class Joining:
     async def bring(self, member: Member, course: Course) -> None:
         """Have a newcomer serve what the others do of one model; whoever calls holds its lock.
 
-        Where it cannot load the default of the others it is left out, a few times; then, and at once where it is
-        another version or there are no others, all do without. Raises `ModelUnavailableError` or `ReplicaLostError`.
+        Where it cannot load the default of the others it is left out; where that is another version, or there are no
+        others, all do without. Raises `ModelUnavailableError` or `ReplicaLostError`.
         """
         refused = {}
         for version in course.serving.versions:
@@ -44,7 +48,7 @@ class Joining:
 
     async def _without(self, course: Course, refused: Mapping[int, ModelUnavailableError]) -> None:
         if course.default is not None and course.default in refused and self._fleet.serves(course.name):
-            await self._be_patient(course, course.default, refused[course.default])
+            raise refused[course.default]
         for version, error in refused.items():
             mark = None if error.retry_after is not None else await self._mark(course, version)
             course.failed(version, mark, str(error))
@@ -52,10 +56,6 @@ class Joining:
             logger.error("%s; no process serves it any more", course.reason(version))
         await self._pilot.look(course)
         await self._pilot.settle(course)
-
-    async def _be_patient(self, course: Course, default: int, error: ModelUnavailableError) -> None:
-        if not await self._pilot.is_worn(course, default):
-            raise error
 
     async def _load(self, member: Member, course: Course, version: int) -> None:
         if await self._pilot.is_worn(course, version):
