@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import bundles
-from tests.service.conftest import png
+from tests.service.conftest import eventually, png
 from tests.service.operated import operated
 
 IMAGE = png(np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8))
@@ -77,8 +77,12 @@ def test_both_ways_are_counted_logged_and_guarded(tmp_path: Path) -> None:
         assert answers[0].content == answers[1].content
         assert {answer.headers["www-authenticate"] for answer in answers} == {'Bearer realm="reslens"'}
         assert {answer.headers["x-request-id"] for answer in answers} == {"mine"}
-        lines = [line for line in service.lines() if line.get("path") == INFER]
-        assert [(line["status"], line["request_id"]) for line in lines] == [(401, "mine")] * 2
+
+        def lines() -> list[tuple[int, str]]:
+            return [(line["status"], line["request_id"]) for line in service.lines() if line.get("path") == INFER]
+
+        eventually(lambda: len(lines()) == 2)  # each is written after its answer
+        assert lines() == [(401, "mine")] * 2
         metrics = service.client.get("/metrics").text
     assert 'reslens_requests_total{method="POST",model="",route="unmatched",status="401"} 2.0' in metrics
 
