@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from benchmarks.requests import Post
 
-# A JSON line at the end, in the words of `benchmarks.load`.
+# A JSON line at the end, as `benchmarks.load` prints.
 _SCRIPT = """
 wrk.method = "POST"
 local file = io.open("{body}", "rb")
@@ -73,4 +73,4 @@ def _wrk(port: int, request: Post, callers: int, seconds: float, file: Path) -> 
 
 def _load(port: int, request: Post, callers: int, seconds: float, file: Path) -> list[str]:
     file.write_bytes(request.message())
-    return [sys.executable, "-m", "benchmarks.load", "127.0.0.1", str(port), str(file), str(callers), str(seconds)]
+    return [sys.executable, "-m", "benchmarks.load", str(port), str(file), str(callers), str(seconds)]

@@ -40,7 +40,7 @@ from service.routes import (
 )
 from service.routes.answers import Error
 from service.routes.context import Context, Peers
-from service.routes.route import HANDLED, DirectRoutes, direct_routes
+from service.routes.route import HANDLED, DirectRoutes
 from service.runtime.cpus import available_cpus
 from service.runtime.cuda import CudaOptions
 from service.runtime.maps import LayerMaps
@@ -131,7 +131,6 @@ def create_app(
         app.include_router(router)
     for kind in (*HANDLED, Exception):
         app.add_exception_handler(kind, answer)
-    app.add_middleware(DirectRoutes, routes=direct_routes(ROUTERS))
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, workers=context.workers)
     if access.limited:
         app.add_middleware(Gate, access=access)
@@ -153,7 +152,7 @@ def _express(app: FastAPI, context: Context, access: Access) -> Express:
     """What servers are to be given instead of the application; FastAPI's spans are made by its layers."""
     return Express(
         app,
-        DirectRoutes(app, direct_routes(ROUTERS)),
+        DirectRoutes(ROUTERS),
         RequestObserver(app, context.meters, context.settings.access_log),
         access if access.limited else None,
         os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"),

@@ -30,8 +30,8 @@ MOST_FILES = 65_536
 def nursery() -> Iterator[Path]:
     """A folder for what the processes of one service share, which only their user can enter, and what they start from.
 
-    They are forked off one that has imported what they need, and has done nothing else: so each starts in milliseconds,
-    and they share the memory of the code. It imports while this process does too. Forking this one itself would copy
+    They are forked off one that has imported what they need, and has done nothing else: so that is done once, and they
+    share the memory of the code. It imports while this process does too. Forking this one itself would copy
     locks that its threads hold. Raises `StartupError`.
     """
     _allow_connections()

@@ -12,6 +12,7 @@ from models.publishing import VERSION
 from models.repository import UnknownVersionError
 from service.batching.scheduler import Scheduler
 from service.control.controls import Controls
+from service.control.serving import WHOLE
 from service.errors import BadRequestError, ControlError, ModelUnavailableError
 from service.monitor.meters import MODEL, Meters
 from service.monitor.monitor import Monitor
@@ -88,7 +89,9 @@ class Context:
             await self.control.demand(name)  # an unknown model is the greater error
             serving = self.shelf.serving(name)
         if label not in serving.labels:
-            raise UnknownVersionError(name, label[:80], serving.versions, serving.labels)
+            states = await self.control.states()
+            versions = [state.version for state in states if state.name == name and state.version != WHOLE]
+            raise UnknownVersionError(name, label[:80], versions, serving.labels)
         return serving.labels[label]
 
     async def _demanded(self, name: str, version: int | None) -> LoadedModel:

@@ -1,4 +1,4 @@
-"""Routes that are found and called without FastAPI's table and dependencies: those that every image passes."""
+"""Routes that can be found and called without FastAPI's table and dependencies: those that every image passes."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,10 +11,10 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from models.repository import RepositoryError
-from service.errors import ServiceError, answer
+from service.errors import ServiceError
 
 # What a client is told; whatever else is raised is the service's own fault.
 HANDLED = (ServiceError, RepositoryError, RequestValidationError, HTTPException, ClientDisconnect)
@@ -84,45 +84,21 @@ class DirectRoute(APIRoute):
 
 
 class DirectRoutes:
-    """ASGI middleware, the innermost: finds these routes in one step, and leaves the others to the table behind it.
+    """The table of these routes, with the prefixes of their routers: finds one in one step.
 
-    That tries route after route, each in several ways, and is longer than these few. Whatever is unusual goes there
-    too: other methods, applications that are mounted below a path, and requests of which spans are made.
+    FastAPI's own table tries route after route, each in several ways, and is longer than these few.
     """
 
-    def __init__(self, app: ASGIApp, routes: Sequence[DirectRoute]) -> None:
-        self._app = app
-        self._routes = routes
+    def __init__(self, routers: Sequence[APIRouter]) -> None:
+        self.routes = [route for router in routers for route in router.routes if isinstance(route, DirectRoute)]
         self._find = lru_cache(PATHS)(self._match)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["root_path"] or "fastapi.telemetry" in scope:
-            await self._app(scope, receive, send)
-            return
-        found = self.find(scope["method"], scope["path"])
-        if found is None:
-            await self._app(scope, receive, send)
-            return
-        route, parameters = found
-        scope["route"] = route
-        request = DirectRequest(scope, receive, send)
-        try:
-            response = await route.call(request, parameters)
-        except HANDLED as error:
-            response = await answer(request, error)
-        await response(scope, receive, send)
 
     def find(self, method: str, path: str) -> tuple[DirectRoute, dict[str, str]] | None:
         """The route, and the parameters in the path; None if it is none of these."""
         return (self._find if len(path) <= LONGEST else self._match)(method, path)
 
     def _match(self, method: str, path: str) -> tuple[DirectRoute, dict[str, str]] | None:
-        for route in self._routes:
+        for route in self.routes:
             if method in (route.methods or ()) and (match := route.path_regex.match(path)):
                 return route, match.groupdict()
         return None
-
-
-def direct_routes(routers: Sequence[APIRouter]) -> list[DirectRoute]:
-    """Those of the routers' routes, with the prefixes of their routers, that can be called directly."""
-    return [route for router in routers for route in router.routes if isinstance(route, DirectRoute)]

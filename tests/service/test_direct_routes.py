@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 
 from service.errors import BadRequestError, answer
 from service.routes.context import Here
-from service.routes.route import HANDLED, DirectRoute, DirectRoutes, direct_routes
+from service.routes.route import HANDLED, DirectRoute, DirectRoutes
 
 
 class Place:
@@ -27,7 +27,7 @@ async def endpoint(request: Request, here: Here, name: str, part: str | None = N
     return Response(f"{name} {part} {count} {body.decode()}", media_type="text/plain")
 
 
-def application(kind: type[APIRoute], shortcut: bool) -> FastAPI:
+def application(kind: type[APIRoute]) -> FastAPI:
     router = APIRouter(prefix="/things/{name}", route_class=kind)
     router.post("/do")(endpoint)
     router.post("/parts/{part}/do")(endpoint)
@@ -36,8 +36,6 @@ def application(kind: type[APIRoute], shortcut: bool) -> FastAPI:
     app.include_router(router)
     for error in HANDLED:
         app.add_exception_handler(error, answer)
-    if shortcut:
-        app.add_middleware(DirectRoutes, routes=direct_routes([router]))
     return app
 
 
@@ -49,12 +47,12 @@ def asked(app: FastAPI, method: str, path: str, content: bytes | AsyncIterator[b
     return asyncio.run(ask())
 
 
-USUAL = application(APIRoute, shortcut=False)
+USUAL = application(APIRoute)
 
 
-@pytest.fixture(params=[False, True], ids=["in the table", "before the table"])
-def app(request: pytest.FixtureRequest) -> FastAPI:
-    return application(DirectRoute, request.param)
+@pytest.fixture
+def app() -> FastAPI:
+    return application(DirectRoute)
 
 
 @pytest.mark.parametrize(
@@ -88,13 +86,12 @@ def test_it_is_documented_as_fastapi_would(app: FastAPI) -> None:
     assert app.openapi() == USUAL.openapi()
 
 
-@pytest.mark.parametrize("shortcut", [False, True])
-def test_a_body_in_pieces_is_one(shortcut: bool) -> None:
+def test_a_body_in_pieces_is_one(app: FastAPI) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for piece in (b"a", b"", b"b" * 70_000, b"c"):
             yield piece
 
-    response = asked(application(DirectRoute, shortcut), "POST", "/things/one/do", pieces())
+    response = asked(app, "POST", "/things/one/do", pieces())
     assert response.text == "one None 1 a" + "b" * 70_000 + "c"
 
 
@@ -106,10 +103,30 @@ def test_other_dependencies_are_refused() -> None:
         APIRouter(route_class=DirectRoute).post("/things")(wanting)
 
 
+def test_the_table_finds_what_starlette_finds() -> None:
+    router = APIRouter(prefix="/things/{name}", route_class=DirectRoute)
+    router.post("/do")(endpoint)
+    router.post("/parts/{part}/do")(endpoint)
+    table = DirectRoutes([router])
+    do, parts = table.routes
+    long = "x" * 5000
+    expected = {
+        ("POST", "/things/a/do"): (do, {"name": "a"}),
+        ("POST", f"/things/{long}/do"): (do, {"name": long}),
+        ("POST", "/things/a/parts/b/do"): (parts, {"name": "a", "part": "b"}),
+        ("GET", "/things/a/do"): None,
+        ("POST", "/things//do"): None,
+        ("POST", "/things/a/b/do"): None,
+        ("POST", "/things/a/do/"): None,
+    }
+    for _ in range(2):  # what was found once is remembered
+        assert {asked: table.find(*asked) for asked in expected} == expected
+
+
 def test_inference_and_nothing_else_answers_directly(client: httpx.Client) -> None:
     from service.app import ROUTERS
 
-    paths = {route.path for route in direct_routes(ROUTERS)}
+    paths = {route.path for route in DirectRoutes(ROUTERS).routes}
     assert {"/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"} <= paths
     # The template stands in the metrics, as that of other routes does.
     client.post("/v2/models/tiny/infer", content=b"")

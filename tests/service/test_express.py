@@ -30,6 +30,9 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "unknown model": {"url": "/v2/models/nobody/infer", "json": {"inputs": [TENSOR]}},
     "unknown version": {"url": "/v2/models/tiny/versions/9/infer", "json": {"inputs": [TENSOR]}},
     "quoted name": {"url": "/v2/models/t%69ny/infer", "json": {"inputs": [TENSOR]}},
+    "no name": {"url": "/v2/models//infer", "json": {"inputs": [TENSOR]}},
+    "long name": {"url": f"/v2/models/{'x' * 2000}/infer", "json": {"inputs": [TENSOR]}},
+    "slash at the end": {"url": INFER + "/", "json": {"inputs": [TENSOR]}},
     "other method": {"url": INFER, "method": "PUT", "content": b"{}"},
     "image": {"url": CLASSIFY, "content": IMAGE, "headers": {"Content-Type": "image/png"}},
     "form": {"url": CLASSIFY, "files": {"file": ("a.png", IMAGE)}},
@@ -49,6 +52,8 @@ def asked(client: httpx.Client, request: dict[str, Any], more: dict[str, str]) -
 
 def without_times(answer: httpx.Response) -> Any:
     """Its body, but what was measured."""
+    if not answer.headers.get("content-type", "").startswith("application/json"):
+        return answer.content
     body = answer.json()
     body.pop("timing", None)
     return body

@@ -105,7 +105,7 @@ def test_a_label_moves_and_goes(client: httpx.Client) -> None:
         assert client.delete(f"{LABELS}/stable").status_code == 204
     assert ready(client) == ["3"]
     message = failure(client.post("/v1/models/tiny/classify?label=stable", content=BLACK), 404)
-    assert message == "model 'tiny' has no version 'stable'; choose from 3"
+    assert message == "model 'tiny' has no version 'stable'; choose from 1, 2, 3"
 
 
 @pytest.mark.parametrize(
