@@ -110,6 +110,7 @@ def create_app(
             yield
         finally:
             await context.scheduler.close()
+            meters.settle()
             if own is not None:
                 await own.close()
             await context.monitor.close()
@@ -155,6 +156,7 @@ def _express(app: FastAPI, context: Context, access: Access) -> Express:
         DirectRoutes(ROUTERS),
         RequestObserver(app, context.meters, context.settings.access_log),
         access if access.limited else None,
+        context.settings.max_body_bytes,
         os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"),
     )
 

@@ -5,10 +5,12 @@ from functools import partial
 from typing import ClassVar
 
 import httptools
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import error_response
+from service.plain import Find, Heads, Plain, PlainCycle, written
 
 # The key in a request's scope under which lies a function without arguments: whether its client has left.
 GONE = "reslens.gone"
@@ -68,7 +70,9 @@ class Connection(HttpToolsProtocol):
     max_head_bytes: ClassVar[int]
     head_seconds: ClassVar[float]
     body_seconds: ClassVar[float]
+    heads: ClassVar[Heads]
 
+    _between = True  # two messages
     _head_bytes = 0
     _body_bytes = 0  # of the time that the timer of the body runs
     _unread = 0  # bytes since the parser last had something to say: a name or a value that does not end
@@ -86,6 +90,16 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        begins = self._between and self._is_idle() and not self.flow.write_paused
+        if begins and (known := self.heads.find(data)):
+            self._answer_plain(*known)
+            return
+        before = self.cycle
+        self._parse(data)
+        if begins and self._between and self.cycle is not before and self._is_plain():
+            self.heads.remember(data, self.scope)  # type: ignore[arg-type]  # uvicorn has a type of its own
+
+    def _parse(self, data: bytes) -> None:
         self._unread += len(data)
         self._feed(data)
         if self.transport.is_closing():
@@ -102,6 +116,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
+        self._between = False
         self._head_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -133,8 +148,35 @@ class Connection(HttpToolsProtocol):
         self._unread = 0
         if self._upgrades():
             return
+        self._between = True
         self._end_body_timer()
         super().on_message_complete()
+
+    def _answer_plain(self, plain: Plain, body: bytes) -> None:
+        """Begin to answer a request that the parser never sees; one that comes meanwhile waits, as uvicorn lets it."""
+        self._end_deadline()
+        self._unset_keepalive_if_required()
+        cycle = PlainCycle()
+        self.cycle = cycle  # type: ignore[assignment]
+        scope = {**plain.scope, "client": self.client, "server": self.server, GONE: cycle.gone}
+        task = self.loop.create_task(plain.answer(scope, body, partial(self._write_plain, cycle)))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    def _write_plain(self, cycle: PlainCycle, response: Response) -> None:
+        cycle.response_complete = True
+        if cycle.disconnected:
+            return
+        message, stays = written(response, self.server_state.default_headers, cycle.keep_alive)
+        self.transport.write(message)
+        if not stays:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _is_plain(self) -> bool:
+        """Whether the last request came whole, alone, and on a connection that is kept."""
+        kept = self.cycle.keep_alive and not self.transport.is_closing() and self.app is self.config.loaded_app
+        return kept and not self.cycle.more_body and not self.pipeline
 
     def _feed(self, data: bytes) -> None:
         """As uvicorn does, but for requests to go on in another protocol: the parser leaves off after their head."""
@@ -204,10 +246,22 @@ class Connection(HttpToolsProtocol):
             self._body_timer = None
 
 
-def limited(max_head_bytes: int, head_seconds: float, body_seconds: float) -> type[Connection]:
-    """The kind of connection with these limits."""
-    limits = {"max_head_bytes": max_head_bytes, "head_seconds": head_seconds, "body_seconds": body_seconds}
-    return type("LimitedConnection", (Connection,), limits)
+def nothing(_: Scope) -> None:
+    """No request is plain."""
+
+
+def limited(max_head_bytes: int, head_seconds: float, body_seconds: float, find: Find = nothing) -> type[Connection]:
+    """The kind of connection with these limits; `find` says which requests are plain."""
+    return type(
+        "LimitedConnection",
+        (Connection,),
+        {
+            "max_head_bytes": max_head_bytes,
+            "head_seconds": head_seconds,
+            "body_seconds": body_seconds,
+            "heads": Heads(find),
+        },
+    )
 
 
 def _is_whole(cycle: RequestResponseCycle) -> bool:

@@ -5,8 +5,11 @@ functions are called one after the other. Whatever is unusual about a request se
 """
 
 import time
+from functools import partial
 
 from fastapi import FastAPI
+from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -14,6 +17,7 @@ from service.access.gate import Access
 from service.connections import WHOLE
 from service.errors import CLIENT_LEFT, answer
 from service.monitor.requests import RequestObserver
+from service.plain import Answer, Write
 from service.routes.route import DirectRequest, DirectRoute, DirectRoutes
 
 # Of these the layers make something.
@@ -33,11 +37,18 @@ UNUSUAL = frozenset(
 class Express:
     """ASGI application in front of another one, to which it leaves all that is not plain.
 
-    Plain is a request of a direct route whose body came with its head and has a length, with no header in `UNUSUAL`.
+    Plain is a request of a direct route whose body came with its head and has a length of at most `max_body_bytes`,
+    with no header in `UNUSUAL`. Where the same head comes again, its connection calls `plain`'s result instead.
     """
 
     def __init__(
-        self, app: FastAPI, routes: DirectRoutes, observer: RequestObserver, access: Access | None, trusted: str
+        self,
+        app: FastAPI,
+        routes: DirectRoutes,
+        observer: RequestObserver,
+        access: Access | None,
+        max_body_bytes: int,
+        trusted: str,
     ) -> None:
         self._app = app
         # Uvicorn has its own types of the same messages.
@@ -45,42 +56,68 @@ class Express:
         self._routes = routes
         self._observer = observer
         self._access = access
+        self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = self._find(scope)
+        found = self._find(scope) if WHOLE in scope and scope[WHOLE]() else None
         if found is None:
             await self._long(scope, receive, send)
-        else:
-            await self._answer(*found, scope, receive, send)
-
-    def _find(self, scope: Scope) -> tuple[DirectRoute, dict[str, str]] | None:
-        whole = scope.get(WHOLE)
-        if whole is None or not whole() or scope["root_path"]:
-            return None
-        if not UNUSUAL.isdisjoint([name for name, _ in scope["headers"]]):
-            return None
-        return self._routes.find(scope["method"], scope["path"])
-
-    async def _answer(
-        self, route: DirectRoute, parameters: dict[str, str], scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        scope["app"] = self._app
+            return
         identity = self._observer.begin(scope)
         started = time.perf_counter()
         status = CLIENT_LEFT
         try:
-            response = self._access.refusal(scope) if self._access else None
-            if response is None:
-                scope["route"] = route
-                request = DirectRequest(scope, receive, send)
-                try:
-                    response = await route.call(request, parameters)
-                # Whatever it is: there is nobody outside who would answer.
-                except Exception as error:
-                    response = await answer(request, error)
-            if "x-request-id" not in response.headers:
-                response.raw_headers.append((b"x-request-id", identity.id.encode()))
+            response = await self._respond(*found, identity.id, DirectRequest(scope, receive, send))
             status = response.status_code
             await response(scope, receive, send)
         finally:
             self._observer.end(scope, status, time.perf_counter() - started)
+
+    def plain(self, scope: Scope) -> Answer | None:
+        """How requests with this head are answered without ASGI; None if they cannot be."""
+        found = self._find(scope)
+        return None if found is None else partial(self._answer, *found, Headers(scope=scope))
+
+    def _find(self, scope: Scope) -> tuple[DirectRoute, dict[str, str]] | None:
+        if scope["root_path"]:
+            return None
+        for name, value in scope["headers"]:
+            if name in UNUSUAL or (name == b"content-length" and int(value) > self._max_body_bytes):
+                return None
+        return self._routes.find(scope["method"], scope["path"])
+
+    async def _answer(
+        self,
+        route: DirectRoute,
+        parameters: dict[str, str],
+        headers: Headers,
+        scope: Scope,
+        body: bytes,
+        write: Write,
+    ) -> None:
+        identity = self._observer.begin(scope)
+        started = time.perf_counter()
+        status = CLIENT_LEFT
+        try:
+            response = await self._respond(route, parameters, identity.id, DirectRequest.of(scope, headers, body))
+            status = response.status_code
+            write(response)
+        finally:
+            self._observer.end(scope, status, time.perf_counter() - started)
+
+    async def _respond(
+        self, route: DirectRoute, parameters: dict[str, str], identity: str, request: DirectRequest
+    ) -> Response:
+        scope = request.scope
+        scope["app"] = self._app
+        response = self._access.refusal(scope) if self._access else None
+        if response is None:
+            scope["route"] = route
+            try:
+                response = await route.call(request, parameters)
+            # Whatever it is: there is nobody outside who would answer.
+            except Exception as error:
+                response = await answer(request, error)
+        if "x-request-id" not in response.headers:
+            response.raw_headers.append((b"x-request-id", identity.encode()))
+        return response

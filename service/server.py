@@ -12,7 +12,9 @@ from fastapi import FastAPI
 
 from service import greeting
 from service.certificate import Certificate
-from service.connections import limited
+from service.connections import limited, nothing
+from service.express import Express
+from service.plain import CLOSE
 from service.routes.context import Context
 from service.settings import Settings
 
@@ -20,8 +22,6 @@ logger = logging.getLogger("reslens")
 
 # Ticks of uvicorn's, of a tenth of a second, after which the certificate is looked at again.
 CERTIFICATE_TICKS = 20
-
-CLOSE = (b"connection", b"close")
 
 
 class Server(uvicorn.Server):
@@ -36,12 +36,13 @@ class Server(uvicorn.Server):
         self._signals: list[int] = []
         self._certificate = _certificate(settings)
         front = app.state.front
+        find = front.plain if isinstance(front, Express) else nothing
         config = uvicorn.Config(
             front,
             proxy_headers=front is app,
             host=settings.host,
             port=settings.port,
-            http=limited(settings.max_header_bytes, settings.header_seconds, settings.body_seconds),
+            http=limited(settings.max_header_bytes, settings.header_seconds, settings.body_seconds, find),
             ws="none",
             log_config=None,
             log_level="warning",
@@ -59,7 +60,8 @@ class Server(uvicorn.Server):
             self.greet()
 
     async def on_tick(self, counter: int) -> bool:
-        self._context.meters.queued(self._context.scheduler.pending)
+        self._context.meters.tick(self._context.scheduler.pending)
+        self._context.tally.settle()
         if self._certificate and counter % CERTIFICATE_TICKS == 0:
             self._certificate.refresh()
         return await super().on_tick(counter)

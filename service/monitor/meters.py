@@ -4,11 +4,16 @@ Label values come from the route table and from the models that are served, neve
 model makes no new series.
 """
 
+import contextlib
+from bisect import bisect_left
+from collections import Counter as Frequencies
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
@@ -20,8 +25,6 @@ if TYPE_CHECKING:
     # Whoever only counts does without the runtime.
     from service.runtime.model import LoadedModel
 
-Series = TypeVar("Series", Counter, Histogram)
-
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 # A ResNet-20 answers in 1 ms, a large photo decodes in 200 ms.
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -29,16 +32,35 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64)
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # The key in a request's scope under which a route leaves the model that it served.
 MODEL = "reslens.model"
+# Values that wait to be counted, at most.
+MOST_WAITING = 10_000
+
+
+class Histogram(prometheus_client.Histogram):
+    """A histogram that many values can be told at once."""
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """As `observe` of each, with one write for each bucket that gets any, where that has two for each value."""
+        self._sum.inc(sum(values))
+        for bucket, count in Frequencies(bisect_left(self._upper_bounds, value) for value in values).items():
+            self._buckets[bucket].inc(count)
+
+
+Series = TypeVar("Series", Counter, Histogram)
+Values = tuple[Callable[..., Counter | Histogram], tuple[str | int, ...], float]
 
 
 class Meters:
     """Every metric of the service; the methods are what the rest of it may say.
 
+    What is said of each request is written down, and counted ten times a second: counting one request at a time, in
+    files that other processes read, would take a good part of the time of a small one.
     Where several processes share a directory, as `monitor.processes` says, each may be asked for the counts of all.
     """
 
     def __init__(self) -> None:
         self.in_flight = 0
+        self._waiting: deque[Values] = deque()
         self._shared = shared_counts()
         self._counts = CollectorRegistry()
         self._process = CollectorRegistry()
@@ -78,22 +100,23 @@ class Meters:
         )
 
     def decoded(self, model: str, seconds: float) -> None:
-        self._decode_seconds(model).observe(seconds)
+        self._later(self._decode_seconds, (model,), seconds)
 
     def inferred(self, model: str, images: int, statistics: bool, seconds: float) -> None:
-        self._inference_seconds(model, "true" if statistics else "false").observe(seconds)
-        self._images(model).observe(images)
+        self._later(self._inference_seconds, (model, "true" if statistics else "false"), seconds)
+        self._later(self._images, (model,), images)
 
     def waited(self, model: str, seconds: float) -> None:
-        self._queue_seconds(model).observe(seconds)
+        self._later(self._queue_seconds, (model,), seconds)
 
-    def queued(self, waiting: int) -> None:
-        """To be called ten times a second: what is at the moment is counted then, and not with every request."""
+    def tick(self, waiting: int) -> None:
+        """To be called ten times a second, with what waits at the moment."""
+        self.settle()
         self._queue_depth.set(waiting)
         self._in_flight.set(self.in_flight)
 
     def ran(self, model: str, images: int) -> None:
-        self._batch_images(model).observe(images)
+        self._later(self._batch_images, (model,), images)
 
     def failed(self, model: str, images: int) -> None:
         self._failed_images(model).inc(images)
@@ -112,13 +135,34 @@ class Meters:
         self.in_flight -= 1
         method = scope["method"] if scope["method"] in METHODS else "other"
         route, model = _route(scope), scope.get(MODEL, "")
-        self._requests(route, method, model, status).inc()
-        self._request_seconds(route, method, model).observe(seconds)
+        self._later(self._requests, (route, method, model, status), 1)
+        self._later(self._request_seconds, (route, method, model), seconds)
+
+    def settle(self) -> None:
+        """Count what was written down until now."""
+        values: defaultdict[tuple[Callable[..., Counter | Histogram], tuple[str | int, ...]], list[float]]
+        values = defaultdict(list)
+        with contextlib.suppress(IndexError):  # others may take from it, too
+            while self._waiting:
+                series, labels, value = self._waiting.popleft()
+                values[series, labels].append(value)
+        for (series, labels), amounts in values.items():
+            one = series(*labels)
+            if isinstance(one, Histogram):
+                one.observe_all(amounts)
+            else:
+                one.inc(sum(amounts))
 
     def exposition(self, served: Iterable["LoadedModel"], failed: int) -> bytes:
         """The text that Prometheus scrapes."""
+        self.settle()
         self._in_flight.set(self.in_flight)
         return b"".join(map(generate_latest, (self._process, Shelved(served, failed), self._shared or self._counts)))
+
+    def _later(self, series: Callable[..., Counter | Histogram], labels: tuple[str | int, ...], value: float) -> None:
+        self._waiting.append((series, labels, value))
+        if len(self._waiting) > MOST_WAITING:
+            self.settle()
 
     def _counter(self, name: str, text: str, *labels: str) -> Callable[..., Counter]:
         return _children(Counter(f"reslens_{name}", text, labels, registry=self._counts))

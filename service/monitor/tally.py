@@ -2,12 +2,18 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from service.protocol.counts import BatchStatistics, Computation, Duration, InferenceStatistics, ModelStatistics
 from service.runtime.model import LoadedModel
+
+# Requests that wait to be counted, at most.
+MOST_WAITING = 10_000
+
+Key = tuple[str, int]
 
 
 class Answered(NamedTuple):
@@ -91,13 +97,40 @@ class Tally:
     """The counts of all versions of this process. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, int], _Counts] = {}
+        self._counts: dict[Key, _Counts] = {}
+        self._waiting: deque[tuple[Key, int, Answered]] = deque()
         self._lock = threading.Lock()
 
     def succeeded(self, model: LoadedModel, request: Answered) -> None:
+        """Write it down: it is counted with others, later, for now there is a request to answer."""
+        # Not the model itself, which may be let go meanwhile.
+        self._waiting.append((model.key, time.time_ns() // 1_000_000, request))
+        if len(self._waiting) > MOST_WAITING:
+            with self._lock:
+                self._settle()
+
+    def failed(self, model: LoadedModel, ns: int) -> None:
         with self._lock:
-            counts = self._of(model)
-            counts.last_inference = time.time_ns() // 1_000_000
+            counts = self._of(model.key)
+            counts.failures += 1
+            counts.failure_ns += ns
+
+    def of(self, model: LoadedModel) -> ModelStatistics:
+        """The counts of one version as they are now."""
+        with self._lock:
+            self._settle()
+            return self._of(model.key).statistics(model.manifest.name, model.manifest.version)
+
+    def settle(self) -> None:
+        """Count what was written down until now; nothing asks for it but who wants memory back."""
+        with self._lock:
+            self._settle()
+
+    def _settle(self) -> None:
+        while self._waiting:
+            key, came, request = self._waiting.popleft()
+            counts = self._of(key)
+            counts.last_inference = came
             counts.images += request.images
             counts.runs += request.runs
             counts.success_ns += request.total
@@ -107,19 +140,7 @@ class Tally:
             if request.runs == 1:
                 counts.batch(request.batch).add(request)
 
-    def failed(self, model: LoadedModel, ns: int) -> None:
-        with self._lock:
-            counts = self._of(model)
-            counts.failures += 1
-            counts.failure_ns += ns
-
-    def of(self, model: LoadedModel) -> ModelStatistics:
-        """The counts of one version as they are now."""
-        with self._lock:
-            return self._of(model).statistics(model.manifest.name, model.manifest.version)
-
-    def _of(self, model: LoadedModel) -> _Counts:
-        key = (model.manifest.name, model.manifest.version)
+    def _of(self, key: Key) -> _Counts:
         counts = self._counts.get(key)
         if counts is None:
             counts = self._counts[key] = _Counts()

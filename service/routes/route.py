@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.dependencies.utils import request_params_to_args
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from starlette.datastructures import QueryParams
+from starlette.datastructures import Headers, QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -26,6 +26,14 @@ LONGEST = 256
 
 class DirectRequest(Request):
     """A request whose body is most often one message: then reading it takes a fraction of the time."""
+
+    @classmethod
+    def of(cls, scope: Scope, headers: Headers, body: bytes) -> "DirectRequest":
+        """A request that has come, with its headers as they were read before."""
+        request = cls(scope)
+        request._headers = headers
+        request._body = body
+        return request
 
     async def body(self) -> bytes:
         if hasattr(self, "_body") or self._stream_consumed:

@@ -78,6 +78,7 @@ class LoadedModel:
         """On CUDA every batch size up to `max_batch` is made ready as far as there is memory."""
         started = time.perf_counter()
         self.manifest: ModelManifest = bundle.manifest
+        self.key = (bundle.manifest.name, bundle.manifest.version)
         self.reader = StatisticsReader(bundle.manifest)
         self.reference = Reference.of(bundle)
         self.statistics = tuple(

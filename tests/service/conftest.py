@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import numpy as np
@@ -20,12 +21,14 @@ from service.connections import limited
 from service.settings import Settings
 from tests import bundles
 
+Value = TypeVar("Value")
+
 
 @contextlib.contextmanager
 def serving(root: Path | str, bucket_seconds: int = 60, **settings: object) -> Iterator[httpx.Client]:
     """A service over the models below `root`, and a client that talks to it through a socket."""
     app = create_app(Settings(model_repository=root, provider="cpu", threads=1, **settings), bucket_seconds)
-    connection = limited(32768, 10, 30)
+    connection = limited(32768, 10, 30, app.state.front.plain)
     config = uvicorn.Config(app.state.front, http=connection, ws="none", log_level="error", timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     with socket.socket() as listener:
@@ -49,6 +52,18 @@ def eventually(ready: Callable[[], object], seconds: float = 20) -> None:
     while not ready():
         assert time.monotonic() < end, "it never came to be"
         time.sleep(0.02)
+
+
+def settled(read: Callable[[], Value], seconds: float = 0.4) -> Value:
+    """What is read once it has stayed the same for so long: counts come a moment after their answers."""
+    value = read()
+    started = changed = time.monotonic()
+    while time.monotonic() < changed + seconds:
+        assert time.monotonic() < started + 20, f"it never stays the same, and is {value} now"
+        time.sleep(0.05)
+        if (now := read()) != value:
+            value, changed = now, time.monotonic()
+    return value
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ for line in sys.stdin:
     meters.came()
     meters.answered({"method": "POST", MODEL: "m"}, 200, float(line))
     meters.ran("m", 3)
-    meters.queued(5)
+    meters.tick(5)
     print("counted", flush=True)
 print(meters.exposition([], failed=2).decode())
 """
