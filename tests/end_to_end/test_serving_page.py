@@ -8,12 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import orjson
 import pytest
 import skimage.data
 from PIL import Image
 
 from models.shelf import SHIPPED_MODELS
+from tests.service.conftest import eventually
 from tests.service.processes import process
 
 PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
@@ -49,7 +51,9 @@ def test_the_shell_commands(address: str, tmp_path: Path) -> None:
     classes, config, stats, loaded = map(orjson.loads, answers.splitlines())
     assert classes["outputs"][0]["shape"] == [1, 3]
     assert config["input"][0]["dims"] == [1, 8, 8]
-    assert stats["model_stats"][0]["inference_count"] >= 3
+    (counted,) = stats["model_stats"]
+    url = f"http://{address}/v2/models/{counted['name']}/stats"
+    eventually(lambda: httpx.get(url).json()["model_stats"][0]["inference_count"] >= 3)
     assert loaded["state"] == "READY"
     raw = orjson.loads((tmp_path / "answer.bin").read_bytes()[: -10 * 4])
     assert raw["outputs"][0]["parameters"] == {"binary_data_size": 10 * 4}

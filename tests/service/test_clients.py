@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests import bundles
-from tests.service.conftest import png
+from tests.service.conftest import eventually, png, settled
 from tests.service.operated import operated
 
 http = pytest.importorskip("tritonclient.http", reason="has no wheel for this platform")
@@ -142,12 +142,15 @@ def test_triton_reads_configuration_and_counts(triton, pixels: Pixels) -> None:
     assert (config["name"], config["max_batch_size"]) == ("tiny", 4)
     assert config["input"] == [{"name": "images", "data_type": "TYPE_FP32", "dims": [3, bundles.SIZE, bundles.SIZE]}]
     assert config["output"] == [{"name": "logits", "data_type": "TYPE_FP32", "dims": [len(bundles.LABELS)]}]
-    (before,) = triton.get_inference_statistics("tiny", "2")["model_stats"]
+
+    def counts() -> tuple[int, int]:
+        (counted,) = triton.get_inference_statistics("tiny", "2")["model_stats"]
+        return counted["inference_count"], counted["execution_count"]
+
+    images, runs = settled(counts)
     for _ in range(3):
         triton.infer("tiny", given(pixels[:2], "UINT8"))
-    (after,) = triton.get_inference_statistics("tiny", "2")["model_stats"]
-    assert after["inference_count"] - before["inference_count"] == 6
-    assert after["execution_count"] - before["execution_count"] == 3
+    eventually(lambda: counts() == (images + 6, runs + 3))
     assert "tiny" in {entry["name"] for entry in triton.get_inference_statistics()["model_stats"]}
 
 

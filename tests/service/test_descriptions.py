@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests import bundles
-from tests.service.conftest import png
+from tests.service.conftest import eventually, png, settled
 
 STEPS = ("compute_input", "compute_infer", "compute_output")
 IMAGE = png(np.zeros((3, bundles.SIZE, bundles.SIZE), np.uint8))
@@ -18,6 +18,16 @@ IMAGE = png(np.zeros((3, bundles.SIZE, bundles.SIZE), np.uint8))
 def statistics(client: httpx.Client, path: str = "/v2/models/tiny/versions/2/stats") -> dict[str, Any]:
     (statistics,) = client.get(path).json()["model_stats"]
     return dict(statistics)
+
+
+def requests(counts: dict[str, Any]) -> int:
+    return sum(int(counts["inference_stats"][key]["count"]) for key in ("success", "fail"))
+
+
+def counted(client: httpx.Client, before: dict[str, Any], more: int) -> dict[str, Any]:
+    """The statistics once so many more requests are in them: that is a moment after their answers."""
+    eventually(lambda: requests(statistics(client)) >= requests(before) + more)
+    return statistics(client)
 
 
 def infer(client: httpx.Client, images: NDArray[np.uint8], path: str = "/v2/models/tiny") -> httpx.Response:
@@ -65,12 +75,12 @@ def test_extensions_are_those_that_are_there(client: httpx.Client) -> None:
 
 
 def test_work_is_counted(client: httpx.Client, pixels: NDArray[np.uint8]) -> None:
-    before = statistics(client)
+    before = settled(lambda: statistics(client))
     started = time.time()
     for images in (pixels[:3], pixels[:3], pixels[:1]):
         assert infer(client, images).status_code == 200
     wall_ns = (time.time() - started) * 1e9
-    after = statistics(client)
+    after = counted(client, before, 3)
     assert after["inference_count"] - before["inference_count"] == 7
     assert after["execution_count"] - before["execution_count"] == 3
     assert started * 1e3 - 1 <= after["last_inference"] <= time.time() * 1e3
@@ -95,20 +105,17 @@ def test_work_is_counted_by_the_number_of_images(client: httpx.Client, pixels: N
         assert all(len({batch[step]["count"] for step in STEPS}) == 1 for batch in batches)
         return {batch["batch_size"]: batch["compute_infer"]["count"] for batch in batches}
 
-    before = runs()
+    before = settled(runs)
     for images in (pixels[:3], pixels[:3], pixels[:1]):
         infer(client, images)
-    after = runs()
-    assert {size: after[size] - before.get(size, 0) for size in after if after[size] != before.get(size, 0)} == {
-        3: 2,
-        1: 1,
-    }
+    expected = before | {1: before.get(1, 0) + 1, 3: before.get(3, 0) + 2}
+    eventually(lambda: runs() == expected)
 
 
 def test_failed_requests_are_counted_apart(client: httpx.Client) -> None:
-    before = statistics(client)
+    before = settled(lambda: statistics(client))
     assert client.post("/v2/models/tiny/infer", content=b"{").status_code == 400
-    after = statistics(client)
+    after = counted(client, before, 1)
     count, ns = grown(before, after, "fail")
     assert count == 1
     assert ns > 0
@@ -117,10 +124,10 @@ def test_failed_requests_are_counted_apart(client: httpx.Client) -> None:
 
 
 def test_classified_images_are_counted_too(client: httpx.Client) -> None:
-    before = statistics(client)
+    before = settled(lambda: statistics(client))
     files = [("file", ("a.png", IMAGE))] * 5
     assert client.post("/v1/models/tiny/classify", files=files).status_code == 200
-    after = statistics(client)
+    after = counted(client, before, 1)
     assert after["inference_count"] - before["inference_count"] == 5
     # Each image waits for itself; what waits together may share a run, if that was measured to help.
     assert 2 <= after["execution_count"] - before["execution_count"] <= 5
@@ -130,11 +137,11 @@ def test_classified_images_are_counted_too(client: httpx.Client) -> None:
 def test_versions_are_counted_apart(client: httpx.Client, pixels: NDArray[np.uint8]) -> None:
     first = "/v2/models/tiny/versions/1"
     infer(client, pixels[:1], first)
-    before = statistics(client, f"{first}/stats"), statistics(client)
+    before = settled(lambda: (statistics(client, f"{first}/stats"), statistics(client)))
     infer(client, pixels[:1], first)
-    after = statistics(client, f"{first}/stats"), statistics(client)
-    assert after[0]["inference_count"] - before[0]["inference_count"] == 1
-    assert after[1] == before[1]
+    expected = before[0]["inference_count"] + 1
+    eventually(lambda: statistics(client, f"{first}/stats")["inference_count"] == expected)
+    assert statistics(client) == before[1]
     both = client.get("/v2/models/tiny/stats").json()["model_stats"]
     assert [(entry["name"], entry["version"]) for entry in both] == [("tiny", "1"), ("tiny", "2")]
     every = client.get("/v2/models/stats").json()["model_stats"]

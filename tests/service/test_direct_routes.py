@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from service.errors import BadRequestError, answer
 from service.routes.context import Here
 from service.routes.route import HANDLED, DirectRoute, DirectRoutes
+from tests.service.conftest import eventually
 
 
 class Place:
@@ -130,4 +131,4 @@ def test_inference_and_nothing_else_answers_directly(client: httpx.Client) -> No
     assert {"/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"} <= paths
     # The template stands in the metrics, as that of other routes does.
     client.post("/v2/models/tiny/infer", content=b"")
-    assert 'route="/v2/models/{name}/infer"' in client.get("/metrics").text
+    eventually(lambda: 'route="/v2/models/{name}/infer"' in client.get("/metrics").text)

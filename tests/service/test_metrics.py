@@ -1,7 +1,6 @@
 import logging
 import re
 import socket
-import time
 from pathlib import Path
 
 import httpx
@@ -10,7 +9,7 @@ import pytest
 
 from service.monitor.meters import Meters
 from tests import bundles
-from tests.service.conftest import png, serving
+from tests.service.conftest import eventually, png, serving, settled
 
 IMAGE = png(np.zeros((3, 8, 8), np.uint8))
 
@@ -33,6 +32,9 @@ def test_requests_images_and_models_are_counted(tmp_path: Path) -> None:
         client.post("/v1/models/tiny/classify", files=[("file", IMAGE)] * 3, params={"statistics": "layers"})
         client.post("/v1/models/tiny/classify", content=b"text")
         client.post("/v2/models/tiny/infer", content=b"{")
+        # The last to be answered.
+        last = {"route": "/v2/models/{name}/infer", "status": "400"}
+        eventually(lambda: value(client.get("/metrics").text, "reslens_requests_total", **last) == 1)
         response = client.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain")
     text = response.text
@@ -68,10 +70,10 @@ def test_clients_cannot_make_series(tmp_path: Path) -> None:
 
         series()
         strange_requests(0)
-        before = series()
+        before = settled(series)
         for turn in range(1, 20):
             strange_requests(turn)
-        assert series() == before
+        assert settled(series) == before
 
 
 def test_two_applications_do_not_share_metrics() -> None:
@@ -97,9 +99,11 @@ def test_an_internal_error_is_counted_as_500(
     with serving(tmp_path) as client:
         response = client.post("/v2/models/tiny/infer", content=b"{}")
         assert (response.status_code, set(response.json())) == (500, {"error"})
-        # On a new connection: the server closes the one of a request that failed.
-        text = httpx.get(f"{client.base_url}/metrics").text
-    assert value(text, "reslens_requests_total", route="/v2/models/{name}/infer", status="500") == 1
+        # On new connections: the server closes the one of a request that failed.
+        url = f"{client.base_url}/metrics"
+        failed = {"route": "/v2/models/{name}/infer", "status": "500"}
+        eventually(lambda: value(httpx.get(url).text, "reslens_requests_total", **failed) == 1)
+        text = httpx.get(url).text
     assert 'status="499"' not in text
     assert "on purpose" in caplog.text
 
@@ -114,9 +118,9 @@ def test_a_client_that_leaves_is_counted_as_499(
         with socket.create_connection(address, timeout=20) as connection:
             head = f"POST /v1/models/tiny/classify HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\n"
             connection.sendall(f"{head}Content-Length: 1000\r\n\r\n--b".encode())
-            time.sleep(0.1)
-        time.sleep(0.1)
+            eventually(lambda: value(client.get("/metrics").text, "reslens_requests_in_flight") == 2)
+        left = {"route": "/v1/models/{name}/classify", "status": "499"}
+        eventually(lambda: value(client.get("/metrics").text, "reslens_requests_total", **left) == 1)
         text = client.get("/metrics").text
-    assert value(text, "reslens_requests_total", route="/v1/models/{name}/classify", status="499") == 1
     assert 'status="500"' not in text
     assert caplog.records == []

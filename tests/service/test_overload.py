@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tests import bundles
-from tests.service.conftest import eventually, png
+from tests.service.conftest import eventually, png, settled
 from tests.service.faults.slow import Slow
 from tests.service.messages import message
 from tests.service.operated import Operated, operated
@@ -80,7 +80,7 @@ def test_more_than_may_wait_is_told_when_to_come_again(service: Operated) -> Non
         async with asking(service) as ask:
             return await asyncio.gather(*(ask(image) for image in range(12)))
 
-    before = counted(service)
+    before = settled(lambda: counted(service))
     responses = asyncio.run(flood())
     served = [response for response in responses if response.status_code == 200]
     refused = [response for response in responses if response.status_code == 429]
@@ -94,7 +94,7 @@ def test_more_than_may_wait_is_told_when_to_come_again(service: Operated) -> Non
     for image, response in enumerate(responses):
         if response in served:
             np.testing.assert_allclose(logits(response), TINY.logits(IMAGES[image : image + 1]), rtol=1e-3, atol=1e-3)
-    assert counted(service) - before == len(served)
+    eventually(lambda: counted(service) == before + len(served))
 
 
 def test_the_first_come_is_the_first_served(service: Operated) -> None:
@@ -167,7 +167,7 @@ def test_what_waits_too_long_is_not_computed(service: Operated) -> None:
     async def crowd() -> tuple[list[int], int, int, float]:
         async with asking(service) as ask:
             waiting = [asyncio.ensure_future(ask()) for _ in range(5)]
-            await asyncio.sleep(0.05)
+            await asyncio.to_thread(eventually, lambda: metric(service, "reslens_requests_in_flight") >= 4)
             started = time.monotonic()
             late = await ask(timeout=20_000)
             seconds = time.monotonic() - started
@@ -177,19 +177,20 @@ def test_what_waits_too_long_is_not_computed(service: Operated) -> None:
                 image = await client.post(CLASSIFY, params=query, content=png(IMAGES[0]))
             return [(await one).status_code for one in waiting], late.status_code, image.status_code, seconds
 
-    before = counted(service)
+    before = settled(lambda: counted(service))
     statuses, late, image, seconds = asyncio.run(crowd())
     assert statuses == [200] * 5
     assert (late, image) == (504, 504)
     assert seconds < 1
-    assert counted(service) - before == 5
+    eventually(lambda: counted(service) == before + 5)
 
 
 def test_whoever_leaves_the_queue_is_not_computed(service: Operated) -> None:
     body, headers = request()
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     content = f"POST {INFER} HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n{lines}\r\n".encode() + body
-    before, left = counted(service), metric(service, "reslens_requests_total{")
+    left = 'reslens_requests_total{method="POST",model="slow",route="/v2/models/{name}/infer",status="499"}'
+    before, already = settled(lambda: (counted(service), metric(service, left)))
     address = service.url.removeprefix("http://").split(":")
     connections = [socket.create_connection((address[0], int(address[1]))) for _ in range(5)]
     for connection in connections:
@@ -201,10 +202,7 @@ def test_whoever_leaves_the_queue_is_not_computed(service: Operated) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
         connection.close()
     eventually(lambda: metric(service, "reslens_requests_in_flight") <= 1)
-    assert counted(service) - before == 3
-    assert metric(service, "reslens_requests_total{") > left
-    text = service.client.get("/metrics").text
-    assert [line for line in text.splitlines() if 'status="499"' in line and line.endswith(" 2.0")]
+    eventually(lambda: (counted(service), metric(service, left)) == (before + 3, already + 2))
 
 
 def test_others_are_answered_while_a_model_runs_and_a_photo_is_decoded(service: Operated) -> None:
@@ -231,20 +229,38 @@ def test_others_are_answered_while_a_model_runs_and_a_photo_is_decoded(service: 
 
 
 def test_the_queue_is_measured(service: Operated) -> None:
-    async def flood() -> float:
-        async with asking(service) as ask:
-            busy = asyncio.gather(*(ask() for _ in range(6)))
-            await asyncio.sleep(0.15)
-            async with httpx.AsyncClient(base_url=service.url, timeout=30) as client:
-                text = (await client.get("/metrics")).text
-            await busy
-            return max(float(line.split()[1]) for line in text.splitlines() if line.startswith("reslens_queue_depth "))
+    def depth() -> float:
+        return metric(service, "reslens_queue_depth ")
 
-    runs, waited = metric(service, "reslens_batch_images_count"), metric(service, "reslens_queue_seconds_sum")
-    assert 1 <= asyncio.run(flood()) <= 5
-    assert metric(service, "reslens_batch_images_count") - runs == 6
-    # The last waited for five runs.
-    assert metric(service, "reslens_queue_seconds_sum") - waited > 0.1
+    async def flood() -> tuple[int, float]:
+        """Have six ask again and again until it is seen that they wait; how often they asked, and the depth."""
+        deepest, asked, end = 0.0, 0, time.monotonic() + 20
+        async with asking(service) as ask:
+
+            async def keep_asking() -> None:
+                nonlocal asked
+                while deepest < 1 and time.monotonic() < end:
+                    asked += 1
+                    assert (await ask()).status_code == 200
+
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(6):
+                    tasks.create_task(keep_asking())
+                while deepest < 1 and time.monotonic() < end:
+                    deepest = max(deepest, await asyncio.to_thread(depth))
+        return asked, deepest
+
+    def measured() -> tuple[float, float]:
+        return metric(service, "reslens_batch_images_count"), metric(service, "reslens_queue_seconds_sum")
+
+    runs, waited = settled(measured)
+    asked, deepest = asyncio.run(flood())
+    # One of the six runs.
+    assert 1 <= deepest <= 5
+    eventually(lambda: measured()[0] == runs + asked)
+    # The last of the first six waited for five runs.
+    assert measured()[1] - waited > 0.1
+    eventually(lambda: depth() == 0)
 
 
 def test_runs_are_shared_and_what_waits_at_the_end_is_answered(root: Path, tmp_path: Path) -> None:
@@ -265,6 +281,7 @@ def test_runs_are_shared_and_what_waits_at_the_end_is_answered(root: Path, tmp_p
                 np.concatenate([logits(response) for response in responses]), TINY.logits(IMAGES), rtol=1e-3, atol=1e-3
             )
             if not ends:
+                eventually(lambda: counted(service) == 12)
                 (counts,) = service.client.get("/v2/models/slow/stats").json()["model_stats"]
                 assert counts["inference_count"] == 12
                 assert counts["execution_count"] <= 6
@@ -285,5 +302,9 @@ def test_timeouts_have_a_default_and_a_limit(root: Path, tmp_path: Path) -> None
         for parameters in ({}, {"timeout": 60_000_000}):
             statuses = asyncio.run(flood(**parameters))
             assert set(statuses) == {200, 504}
-        body = json.loads(service.client.get("/v2/models/slow/stats").text)["model_stats"][0]
-        assert body["inference_stats"]["fail"]["count"] >= 2
+
+        def failures() -> int:
+            body = json.loads(service.client.get("/v2/models/slow/stats").text)["model_stats"][0]
+            return int(body["inference_stats"]["fail"]["count"])
+
+        eventually(lambda: failures() >= 2)

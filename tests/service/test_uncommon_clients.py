@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import bundles
+from tests.service.conftest import eventually
 from tests.service.operated import Operated, operated
 
 INDEX = "/v2/repository/index"
@@ -103,8 +104,8 @@ def test_a_body_that_takes_long_and_goes_on_is_fine(connection: socket.socket) -
 
 
 def test_it_is_counted(service: Operated) -> None:
-    text = service.client.get("/metrics").text
-    assert 'reslens_requests_total{method="POST",model="",route="/v2/repository/index",status="408"}' in text
+    counted = 'reslens_requests_total{method="POST",model="",route="/v2/repository/index",status="408"}'
+    eventually(lambda: counted in service.client.get("/metrics").text)
 
 
 def test_a_websocket_is_refused_in_words(connection: socket.socket) -> None:

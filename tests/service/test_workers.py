@@ -20,7 +20,7 @@ from service.processes.size import share_of, workers_of
 from service.settings import Settings
 from tests import bundles
 from tests.service import watched
-from tests.service.conftest import eventually, png
+from tests.service.conftest import eventually, png, settled
 from tests.service.operated import Operated, operated
 from tests.service.processes import ROOT
 
@@ -110,11 +110,16 @@ def inferred(service: Operated) -> int:
 
 def test_counts_are_of_all_workers(service: Operated) -> None:
     requests = 'reslens_requests_total{method="POST",model="tiny"'
-    before, counted = inferred(service), sample(service, requests)
+
+    def counts() -> tuple[int, float]:
+        return inferred(service), sample(service, requests)
+
+    before, counted = settled(counts)
     answers = fresh(service, "POST", CLASSIFY, content=IMAGE)
     assert [answer.status_code for answer in answers] == [200] * FRESH
+    eventually(lambda: counts() == (before + FRESH, counted + FRESH))
     for _ in range(5):  # whichever worker is asked
-        assert [inferred(service), sample(service, requests)] == [before + FRESH, counted + FRESH]
+        assert counts() == (before + FRESH, counted + FRESH)
 
 
 def test_windows_are_of_all_workers(service: Operated) -> None:
@@ -122,14 +127,14 @@ def test_windows_are_of_all_workers(service: Operated) -> None:
         return int(service.client.get("/v1/models/tiny/statistics?window=1h").json()["images"])
 
     fresh(service, "POST", CLASSIFY, content=IMAGE)
-    total = inferred(service)  # every request is watched
+    total = settled(lambda: inferred(service))  # every request is watched
     assert total >= FRESH
     eventually(lambda: images() == total)
     seen = [answer.json()["images"] for answer in fresh(service, "GET", "/v1/models/tiny/statistics?window=1h")]
     assert seen == [total] * FRESH
     diagnosis = service.client.get("/v1/models/tiny/diagnosis?window=1h").json()
     assert diagnosis["current"]["images"] == total
-    assert sample(service, "reslens_sampled_images_total") == total
+    eventually(lambda: sample(service, "reslens_sampled_images_total") == total)
 
 
 def test_a_question_that_cannot_be_answered_has_its_own_status(service: Operated) -> None:
@@ -141,7 +146,8 @@ def test_a_question_that_cannot_be_answered_has_its_own_status(service: Operated
 
 def test_a_worker_that_falls_over_is_replaced(service: Operated) -> None:
     service.client.post("/v2/repository/models/other/unload")
-    counted = sample(service, "reslens_requests_total")
+    requests = 'reslens_requests_total{method="POST",model="tiny"'
+    counted = settled(lambda: sample(service, requests))
     number, victim = next(iter(workers(service).items()))
     os.kill(victim, signal.SIGKILL)
     # The others serve on, whatever connections came to its end.
@@ -153,7 +159,7 @@ def test_a_worker_that_falls_over_is_replaced(service: Operated) -> None:
     # The new one serves what the others do, and the dead one's counts stay.
     replaced = Operated(service.process, service.url, service.log, httpx.Client(base_url=service.url, timeout=30))
     assert [answer.status_code for answer in fresh(replaced, "GET", "/v2/models/other/ready")] == [404] * FRESH
-    assert sample(replaced, "reslens_requests_total") >= counted + FRESH
+    eventually(lambda: sample(replaced, requests) == counted + FRESH)
     replaced.client.post("/v2/repository/models/other/load")
     replaced.client.close()
 

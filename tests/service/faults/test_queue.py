@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests import bundles
-from tests.service.conftest import eventually, png
+from tests.service.conftest import eventually, png, settled
 from tests.service.faults.slow import Slow
 from tests.service.messages import message, read
 from tests.service.operated import Operated, operated
@@ -79,13 +79,13 @@ def runs(service: Operated) -> tuple[float, float]:
 
 def test_what_is_mixed_gets_its_own_answers(service: Operated) -> None:
     everything = [Asked.random(seed) for seed in range(24)]
-    images, before = runs(service)
+    images, before = settled(lambda: runs(service))
     with ThreadPoolExecutor(16) as pool:
         for what, response in zip(everything, pool.map(lambda what: asked(service, what), everything), strict=True):
             what.check(response)
-    total, after = runs(service)
-    assert total - images == sum(len(what.pixels) for what in everything if what.model == "one")
-    assert after - before < 12, "no runs were shared: nothing was tested"
+    expected = images + sum(len(what.pixels) for what in everything if what.model == "one")
+    eventually(lambda: runs(service)[0] == expected)
+    assert runs(service)[1] - before < 12, "no runs were shared: nothing was tested"
 
 
 def test_whoever_leaves_a_run_leaves_the_others_their_answers(service: Operated) -> None:
