@@ -56,4 +56,4 @@ USER 10001
 # be written, at every start.
 RUN RESLENS_HISTORY_URL= RESLENS_WORKERS=0 python -m service & service=$! \
     && for second in $(seq 120); do python /opt/ready.py && break; sleep 1; done \
-    && python /opt/ready.py && kill $service && { wait $service || true; } && ls /var/cache/reslens/*/*.nbc
+    && python /opt/ready.py && kill $service && { wait $service || true; } && ls /var/cache/reslens/planes-*.o

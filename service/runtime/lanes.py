@@ -1,10 +1,8 @@
 """Eight float32 side by side, as a type of compiled code: LLVM makes one or two registers of it on any processor.
 
 A compiler does not reliably turn a loop over the channels of a block into vector code: such loops took four times as
-long. These are the few operations that `service.runtime.reduction` is written in, each of one or two instructions.
+long. These are the few operations that `service.runtime.planes` is written in, each of one or two instructions.
 Nothing is relaxed but that a·b + c may round once: NaN and infinity stay what they are.
-
-After a change here, delete `__pycache__`: numba's cache only sees changes of `reduction.py`.
 """
 
 from collections.abc import Callable

@@ -168,13 +168,10 @@ def test_any_shape_and_scale(block: int, channels: int, positions: int, signed: 
     check(x, actual)
 
 
-def test_where_nothing_can_be_written_it_is_compiled_in_memory(tmp_path: Path) -> None:
-    """A read-only installation and home: numba then finds no directory for its cache."""
-    program = """
+PROGRAM = """
+import sys
 import numpy as np
-from unittest import mock
-with mock.patch("tempfile.TemporaryFile", side_effect=OSError("read-only")):
-    from service.runtime.reduction import TENSOR, reduce_tensors
+from service.runtime.reduction import TENSOR, code, reduce_tensors
 row = np.full(1, -1, np.int64).astype(TENSOR)
 row["start"], row["size"], row["channels"], row["positions"], row["block"] = 0, 4, 1, 4, 1
 for column, field in enumerate(("mean", "mean_square", "active", "maximum")):
@@ -182,7 +179,28 @@ for column, field in enumerate(("mean", "mean_square", "active", "maximum")):
 results = np.zeros((1, 4), np.float32)
 reduce_tensors(np.array([1, 2, 3, 6], np.float32), row, 0, 1, results)
 assert results.tolist() == [[3, 12.5, 1, 6]], results
-assert not reduce_tensors.stats.cache_path, reduce_tensors.stats
+print(code().file, "numba" in sys.modules)
 """
-    environment = os.environ | {"HOME": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+
+
+def computed(cache: str) -> list[str]:
+    """Where a process keeps the machine code, and whether it needed numba."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": cache}
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM], check=True, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    return run.stdout.split()
+
+
+def test_where_nothing_can_be_written_it_is_compiled_in_memory() -> None:
+    assert computed("/proc/no/such/place") == ["None", "True"]
+
+
+def test_it_is_compiled_once_and_again_where_its_file_is_damaged(tmp_path: Path) -> None:
+    file, compiled = computed(str(tmp_path))
+    assert compiled == "True"
+    assert computed(str(tmp_path)) == [file, "False"]
+    Path(file).write_bytes(Path(file).read_bytes()[:-1])
+    assert computed(str(tmp_path)) == [file, "True"]
+    assert computed(str(tmp_path)) == [file, "False"]
+    assert [entry.name for entry in tmp_path.iterdir()] == [Path(file).name]
