@@ -1,6 +1,7 @@
 """The server: what it listens with, what it says when it does, and how it ends."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -22,6 +23,8 @@ logger = logging.getLogger("reslens")
 
 # Ticks of uvicorn's, of a tenth of a second, after which the certificate is looked at again.
 CERTIFICATE_TICKS = 20
+# New objects after which the garbage collector looks through them.
+YOUNG_OBJECTS = 20_000
 
 
 class Server(uvicorn.Server):
@@ -57,6 +60,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            _spare_collector()
             self.greet()
 
     async def on_tick(self, counter: int) -> bool:
@@ -100,6 +104,16 @@ class Server(uvicorn.Server):
             logger.info("listening", extra={"fields": greeting.fields(url, shelved(self._context))})
         else:
             print(greeting.text(url, shelved(self._context)), flush=True)
+
+
+def _spare_collector() -> None:
+    """What is there now stays: the garbage collector need not look through it, nor so often.
+
+    Requests leave next to no cycles; with its usual threshold the collector takes 3 % of the time of small ones.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 def shelved(context: Context) -> greeting.Shelved:

@@ -59,7 +59,8 @@ def plan(model: LoadedModel, batching: Batching, max_batch: int, short_seconds: 
     if batching == "off":
         sizes = (1,)
     elif batching == "auto":
-        sizes = _worthwhile(sizes, _least_seconds(model, sizes))
+        least = 0.0 if seconds <= short_seconds else WORTHWHILE
+        sizes = _worthwhile(sizes, _least_seconds(model, sizes), least)
     return Plan(seconds, sizes, max_batch, plain)
 
 
@@ -68,10 +69,10 @@ def unmeasured(model: LoadedModel, max_batch: int) -> Plan:
     return Plan(model.run_seconds, (1,), max_batch, frozenset(model.output_names))
 
 
-def _worthwhile(sizes: tuple[int, ...], seconds: Sequence[float]) -> tuple[int, ...]:
-    """The sizes up to the one that takes the least time an image, if that is much less than one alone; else (1,)."""
+def _worthwhile(sizes: tuple[int, ...], seconds: Sequence[float], least: float) -> tuple[int, ...]:
+    """The sizes up to the one that takes the least time an image, if that saves such a share of it; else (1,)."""
     best = seconds.index(min(seconds))
-    return sizes[: best + 1] if seconds[best] <= (1 - WORTHWHILE) * seconds[0] else (1,)
+    return sizes[: best + 1] if seconds[best] <= (1 - least) * seconds[0] else (1,)
 
 
 def _least_seconds(model: LoadedModel, sizes: Sequence[int]) -> list[float]:

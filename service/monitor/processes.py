@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prometheus_client import ProcessCollector
 from prometheus_client.core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 # Whoever starts several processes names a new directory here before the first of them imports Prometheus' client.
@@ -25,26 +25,37 @@ class SharedCounts(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """As Prometheus' client asks."""
-        living = list(self._living())
-        yield from self._counts.collect()  # type: ignore[no-untyped-call]
+        from service.monitor.ended import unmoved  # what locks files is not everywhere, nor are several processes
+
+        with unmoved(self._directory):
+            living = list(self._living())
+            counts = list(self._counts.collect())  # type: ignore[no-untyped-call]
+        yield from counts
         yield from _sum(ProcessCollector(pid=lambda pid=pid: pid, registry=None) for pid in living)  # type: ignore[misc]
 
     def _living(self) -> Iterator[int]:
         """The processes that run; what those that do not had in flight is forgotten."""
         for file in self._directory.glob(f"{_LIVE}*.db"):
             pid = int(file.stem.removeprefix(_LIVE))
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                mark_process_dead(pid, self._directory)  # type: ignore[no-untyped-call]
-            else:
+            if lives(pid):
                 yield pid
+            else:
+                file.unlink(missing_ok=True)  # others are asked, too
 
 
 def shared_counts() -> Collector | None:
     """What all processes count together; None where there is one."""
     directory = os.environ.get(VARIABLE)
     return SharedCounts(Path(directory)) if directory else None
+
+
+def lives(process: int) -> bool:
+    """Whether there is a process with this id."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _sum(processes: Iterable[Collector]) -> Iterable[Metric]:

@@ -21,6 +21,8 @@ logger = logging.getLogger("reslens")
 SHORT_LIFE_SECONDS = 10.0
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 30.0
+# The folder, within that of the service, of the files in which processes count.
+METRICS = "metrics"
 # The address of a Unix socket has 108 bytes.
 LONGEST_FOLDER = 90
 MOST_FILES = 65_536
@@ -37,7 +39,7 @@ def nursery() -> Iterator[Path]:
     _allow_connections()
     with _folder() as name:
         directory = Path(name)
-        metrics = directory / "metrics"
+        metrics = directory / METRICS
         metrics.mkdir()
         # Before the library that reads it is imported in any process.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)

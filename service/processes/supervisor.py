@@ -22,9 +22,10 @@ from service.control.opening import control_of
 from service.control.replica import ReplicaLostError
 from service.errors import ServiceError
 from service.processes import entries
-from service.processes.children import Child, context
+from service.processes.children import METRICS, Child, context
 from service.processes.dispatch import Dispatcher, Receiver
 from service.processes.hub import Hub
+from service.processes.remains import Remains
 from service.processes.replica import RemoteReplica
 from service.processes.size import gpus, share_of
 from service.processes.sockets import CONTROL, bind, url_of
@@ -60,7 +61,8 @@ class Supervisor:
         self._processes = context()
         self._control = control_of(settings)
         self._hub = Hub(self._control, self._welcome, self._refuse)
-        self._observer = Child("the observer", self._start_observer, lambda: None)
+        self._remains = Remains(directory / METRICS)
+        self._observer = Child("the observer", self._start_observer, self._remains.gather)
         self._workers = [
             Child(f"worker {number}", partial(self._start_worker, number), partial(self._leave, number))
             for number in range(workers)
@@ -178,6 +180,8 @@ class Supervisor:
         elif not self._all_joined.is_set():
             self._code = self._code or NOT_STARTED
             self._ends.set()
+        if not self._ends.is_set():
+            self._remains.gather()
 
     async def _watch(self) -> None:
         """Replace workers that live and do nothing."""

@@ -1,5 +1,8 @@
 """The Prometheus scrape."""
 
+from functools import partial
+
+from anyio import to_thread
 from fastapi import APIRouter, Response
 
 from service.monitor.meters import CONTENT_TYPE
@@ -12,5 +15,7 @@ router = APIRouter(tags=["operation"])
 @router.get("/metrics", response_class=Response)
 async def metrics(here: Here) -> Response:
     """Counters and histograms in the text format of Prometheus."""
-    body = here.meters.exposition(here.shelf.served(), failed=len(here.shelf.failures))
+    # In a thread: it reads files of all processes.
+    exposition = partial(here.meters.exposition, here.shelf.served(), failed=len(here.shelf.failures))
+    body = await to_thread.run_sync(exposition)
     return Response(body + await here.monitor.series(), headers={"Content-Type": CONTENT_TYPE})

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from models.instrument import tapped_tensors
 from models.manifest import ModelManifest
 from models.opset import IR_VERSION, STANDARD_OPSET
-from service.runtime.direct import SETTLED_BATCH, run_options
+from service.runtime.direct import outgrows, run_options
 from service.runtime.provider import CPU
 from service.runtime.sessions import Sessions
 
@@ -65,7 +65,8 @@ class Buffer:
         start = -memory.ctypes.data // memory.itemsize % _ALIGNMENT
         self.values: Array = memory[start : start + size]
         self._binding = session.io_binding()
-        self._options = run_options("cpu:0" if batch > SETTLED_BATCH else None)
+        self._options = run_options()
+        self._shrinking = run_options("cpu:0")
         for output, tap in taps.items():
             address = self.values[batch * tap.offset :].ctypes.data
             self._binding.bind_output(output, "cpu", 0, np.float32, (batch, *tap.shape), address)
@@ -74,7 +75,7 @@ class Buffer:
         """Run the batch; its outputs then lie here until the next."""
         (node,) = self._session.get_inputs()
         self._binding.bind_cpu_input(node.name, images)
-        self._session.run_with_iobinding(self._binding, self._options)
+        self._session.run_with_iobinding(self._binding, self._shrinking if outgrows(images) else self._options)
         self._binding.clear_binding_inputs()
 
     def output(self, name: str) -> Array:
