@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from numpy.typing import NDArray
 
-from service.batching.plan import CPU_SIZES, plan
+from service.batching.plan import CPU_SIZES, LONGEST_TURN, plan
 from service.runtime.model import LoadedModel
 from tests.service import watched
 from tests.service.scheduled import LOGITS
@@ -33,13 +33,17 @@ class Paced:
 
 
 def test_requests_are_merged_where_that_was_measured_to_help(model: LoadedModel) -> None:
-    faster, slower = Paced(model, 0.5), Paced(model, 1.0)
-    assert plan(faster, "auto", 32, 0.02).sizes[-1] > 1
+    faster, even, slower = Paced(model, 0.5), Paced(model, 0.9), Paced(model, 1.5)
+    assert plan(faster, "auto", 32, 0.001).sizes[-1] > 1
+    assert plan(even, "auto", 32, 0.001).sizes == (1,)
+    assert plan(faster, "off", 32, 0.001).sizes == (1,)
+    assert plan(slower, "on", 32, 0.001).sizes == CPU_SIZES
+    # Short ones are merged where that is not slower.
+    assert plan(even, "auto", 32, 0.02).sizes == CPU_SIZES
     assert plan(slower, "auto", 32, 0.02).sizes == (1,)
-    assert plan(faster, "off", 32, 0.02).sizes == (1,)
-    assert plan(slower, "on", 32, 0.02).sizes == CPU_SIZES
-    # No merged run is longer than a short one may be, nor larger than the largest batch.
-    assert plan(slower, "on", 32, 0.005).sizes == (1, 2)
+    # No merged run on the event loop's thread is longer than a turn may be, nor larger than the largest batch.
+    even.run_seconds = LONGEST_TURN / 3
+    assert plan(even, "on", 32, 0.01).sizes == (1, 2)
     assert plan(slower, "on", 4, 0.02).sizes == (1, 2, 4)
     # What takes too long to measure is not merged.
     faster.run_seconds = 1.0
