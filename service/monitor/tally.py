@@ -3,11 +3,10 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from service.protocol.counts import BatchStatistics, Computation, Duration, InferenceStatistics, ModelStatistics
+from service.protocol.counts import BatchStatistics, Duration, InferenceStatistics, ModelStatistics
 from service.runtime.model import LoadedModel
 
 # Requests that wait to be counted, at most.
@@ -121,6 +120,12 @@ class Tally:
             self._settle()
             return self._of(model.key).statistics(model.manifest.name, model.manifest.version)
 
+    def all(self) -> list[ModelStatistics]:
+        """The counts of every version that there ever was, as they are now."""
+        with self._lock:
+            self._settle()
+            return [counts.statistics(*key) for key, counts in self._counts.items()]
+
     def settle(self) -> None:
         """Count what was written down until now; nothing asks for it but who wants memory back."""
         with self._lock:
@@ -145,41 +150,3 @@ class Tally:
         if counts is None:
             counts = self._counts[key] = _Counts()
         return counts
-
-    @staticmethod
-    def merge(counts: Iterable[ModelStatistics]) -> ModelStatistics:
-        """The sum of the counts of one version in several processes.
-
-        Raises `ValueError` if there are none, or they are of different versions.
-        """
-        parts = list(counts)
-        named = {(part.name, part.version) for part in parts}
-        if len(named) != 1:
-            raise ValueError(f"only counts of one version can be added, got those of {sorted(named)}")
-        sizes = sorted({batch.batch_size for part in parts for batch in part.batch_stats})
-        return ModelStatistics(
-            name=parts[0].name,
-            version=parts[0].version,
-            last_inference=max(part.last_inference for part in parts),
-            inference_count=sum(part.inference_count for part in parts),
-            execution_count=sum(part.execution_count for part in parts),
-            inference_stats=InferenceStatistics(**_sum(part.inference_stats for part in parts)),
-            batch_stats=[
-                BatchStatistics(
-                    batch_size=size,
-                    **_sum(batch for part in parts for batch in part.batch_stats if batch.batch_size == size),
-                )
-                for size in sizes
-            ],
-        )
-
-
-def _sum(parts: Iterable[Computation]) -> dict[str, Duration]:
-    """Every duration that they have, added up."""
-    total: dict[str, Duration] = {}
-    for part in parts:
-        for name, value in part:
-            if isinstance(value, Duration):
-                before = total.get(name, Duration())
-                total[name] = Duration(count=before.count + value.count, ns=before.ns + value.ns)
-    return total

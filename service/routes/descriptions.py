@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Request
 
 from service.control.serving import WHOLE
-from service.monitor.tally import Tally
 from service.protocol.config import ModelConfig, model_config
 from service.protocol.counts import ModelStatistics, RequestCounts
 from service.protocol.envelope import ModelMetadata, ModelNames
 from service.protocol.metadata import model_metadata
+from service.protocol.sums import added
 from service.routes.context import Context, Here
 from service.runtime.model import LoadedModel
 
@@ -63,5 +63,5 @@ async def _counts(here: Context, models: Sequence[LoadedModel]) -> list[ModelSta
     for model in models:
         own = here.tally.of(model)
         same = [other for other in others if (other.name, other.version) == (own.name, own.version)]
-        merged.append(Tally.merge([own, *same]))
+        merged.append(added([own, *same]))
     return merged

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from models.repository import ModelRepository
 from service.monitor.tally import Answered, Tally
+from service.protocol.sums import added
 from service.runtime.model import LoadedModel
 from service.runtime.provider import CPU
 from tests import bundles
@@ -44,7 +45,7 @@ def test_however_requests_are_shared_the_sum_is_that_of_one_process(
                 tally.succeeded(model, request)
             else:
                 tally.failed(model, request)
-    merged = Tally.merge(tally.of(model) for tally in workers)
+    merged = added(tally.of(model) for tally in workers)
     whole = alone.of(model)
     # The moment of the last is that of a clock.
     assert abs(merged.last_inference - whole.last_inference) < 1000
@@ -54,6 +55,6 @@ def test_however_requests_are_shared_the_sum_is_that_of_one_process(
 def test_counts_of_different_versions_are_not_added_up(models: list[LoadedModel]) -> None:
     tally = Tally()
     with pytest.raises(ValueError, match=r"\('tiny', '1'\), \('tiny', '2'\)"):
-        Tally.merge(tally.of(model) for model in models)
+        added(tally.of(model) for model in models)
     with pytest.raises(ValueError, match="one version"):
-        Tally.merge([])
+        added([])
