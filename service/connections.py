@@ -10,7 +10,8 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import error_response
-from service.plain import Find, Heads, Plain, PlainCycle, written
+from service.plain import Find, Heads, Plain, PlainCycle
+from service.writing import Answering, written
 
 # The key in a request's scope under which lies a function without arguments: whether its client has left.
 GONE = "reslens.gone"
@@ -26,41 +27,6 @@ NO_WEBSOCKETS = "there are no websockets here: send plain HTTP requests"
 UPGRADING = (b"connection", b"upgrade", b"http2-settings")
 
 
-class Answering:
-    """The transport of one answer: keeps its head back until its body comes, so that both are one packet.
-
-    Two are two system calls here and may wake the client twice, which is a good part of what a small answer costs.
-    """
-
-    def __init__(self, transport: Transport, cycle: RequestResponseCycle) -> None:
-        self._transport = transport
-        self._cycle = cycle
-        self._begun = False
-        self._kept = b""
-        self.is_closing = transport.is_closing
-
-    def write(self, data: bytes) -> None:
-        if self._kept:
-            self._transport.writelines((self._kept, data))
-            self._kept = b""
-        elif self._is_head() and self._cycle.expected_content_length and self._cycle.scope["method"] != "HEAD":
-            self._kept = data  # more is certain to come
-        else:
-            self._transport.write(data)
-
-    def close(self) -> None:
-        if self._kept:
-            self._transport.write(self._kept)
-            self._kept = b""
-        self._transport.close()
-
-    def _is_head(self) -> bool:
-        if self._begun or not self._cycle.response_started:  # what comes before is "100 Continue"
-            return False
-        self._begun = True
-        return True
-
-
 class Connection(HttpToolsProtocol):
     """A connection of uvicorn's that keeps no more of a head, and waits no longer for a request, than it is told to.
 
@@ -73,6 +39,8 @@ class Connection(HttpToolsProtocol):
     heads: ClassVar[Heads]
 
     _between = True  # two messages
+    _idle_since = 0.0
+    _idle_timer: TimerHandle | None = None
     _head_bytes = 0
     _body_bytes = 0  # of the time that the timer of the body runs
     _unread = 0  # bytes since the parser last had something to say: a name or a value that does not end
@@ -87,6 +55,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_deadline()
         self._end_body_timer()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -152,10 +122,32 @@ class Connection(HttpToolsProtocol):
         self._end_body_timer()
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """As uvicorn does, but with a timer that is let run, and looks when it ends whether it was right to."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._check_idle)
+
+    def _check_idle(self) -> None:
+        """Close a connection on which nothing came for so long; a head that has begun has a time of its own."""
+        end = self._idle_since + self.timeout_keep_alive
+        if not self._is_idle() or self._deadline is not None:
+            end = self.loop.time() + self.timeout_keep_alive
+        if end > self.loop.time():
+            self._idle_timer = self.loop.call_at(end, self._check_idle)
+        else:
+            self.transport.close()
+
     def _answer_plain(self, plain: Plain, body: bytes) -> None:
         """Begin to answer a request that the parser never sees; one that comes meanwhile waits, as uvicorn lets it."""
         self._end_deadline()
-        self._unset_keepalive_if_required()
         cycle = PlainCycle()
         self.cycle = cycle  # type: ignore[assignment]
         scope = {**plain.scope, "client": self.client, "server": self.server, GONE: cycle.gone}

@@ -118,6 +118,6 @@ class Express:
             # Whatever it is: there is nobody outside who would answer.
             except Exception as error:
                 response = await answer(request, error)
-        if "x-request-id" not in response.headers:
+        if not any(name == b"x-request-id" for name, _ in response.raw_headers):
             response.raw_headers.append((b"x-request-id", identity.encode()))
         return response

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from starlette.responses import Response
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 END = b"\r\n\r\n"
 # Heads that are remembered, and how long one may be.
@@ -20,9 +19,7 @@ LONGEST_HEAD = 2048
 UNIQUE = frozenset({b"x-request-id", b"traceparent", b"idempotency-key"})
 # What of a scope belongs to the head, and not to the connection.
 OF_HEAD = ("type", "asgi", "http_version", "scheme", "root_path", "headers", "method", "path", "raw_path")
-CLOSE = (b"connection", b"close")
 
-Headers = list[tuple[bytes, bytes]]
 Write = Callable[[Response], None]
 # Answers a request with this scope and body, by calling what it is given.
 Answer = Callable[[Scope, bytes, Write], Coroutine[object, object, None]]
@@ -86,16 +83,3 @@ class PlainCycle:
     def gone(self) -> bool:
         """Whether the client has left."""
         return self.disconnected
-
-
-def written(response: Response, defaults: Headers, keep_alive: bool) -> tuple[bytes, bool]:
-    """An answer as it goes over the wire, and whether its connection stays; `defaults` are headers of all answers."""
-    parts: list[bytes | memoryview] = [STATUS_LINE[response.status_code]]
-    closes = False
-    for header in (*defaults, *response.raw_headers):
-        closes = closes or header == CLOSE
-        parts += (header[0], b": ", header[1], b"\r\n")
-    if not keep_alive and not closes:
-        parts.append(b"connection: close\r\n")
-    parts += (b"\r\n", response.body)
-    return b"".join(parts), keep_alive and not closes

@@ -15,9 +15,9 @@ from service import greeting
 from service.certificate import Certificate
 from service.connections import limited, nothing
 from service.express import Express
-from service.plain import CLOSE
 from service.routes.context import Context
 from service.settings import Settings
+from service.writing import CLOSE
 
 logger = logging.getLogger("reslens")
 

@@ -4,6 +4,7 @@ import math
 import re
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,9 @@ DTYPES: dict[str, np.dtype[Any]] = {
     name: np.dtype(code) for name, code in (("FP32", "<f4"), ("FP16", "<f2"), ("UINT8", "u1"))
 }
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+
+# Lengths that are remembered as they were read: a client sends few of them.
+LENGTHS = 256
 
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _PREFIX = struct.Struct("<I")
@@ -37,12 +41,17 @@ def split(body: bytes, lengths: Sequence[str]) -> Message:
     """
     if not lengths:
         return Message(body, memoryview(b""))
-    if len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0]):
-        raise BadRequestError(f"{HEADER} is {', '.join(lengths)[:80]!r}, expected the number of bytes of the JSON")
-    length = int(lengths[0])
+    length = _length(tuple(lengths))
     if length > len(body):
         raise BadRequestError(f"{HEADER} is {length:,}, and the whole body has {len(body):,} bytes")
     return Message(body[:length] if length else None, memoryview(body)[length:])
+
+
+@lru_cache(LENGTHS)
+def _length(lengths: tuple[str, ...]) -> int:
+    if len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0]):
+        raise BadRequestError(f"{HEADER} is {', '.join(lengths)[:80]!r}, expected the number of bytes of the JSON")
+    return int(lengths[0])
 
 
 def take(name: str, size: int | None, binary: memoryview) -> memoryview | None:

@@ -118,16 +118,51 @@ def write_response(
 
     Raises `BadRequestError` for values that JSON cannot carry.
     """
-    response: dict[str, Any] = {"model_name": name, "model_version": str(version)}
-    if call.id is not None:
-        response["id"] = call.id
-    response["parameters"] = {"provider": provider}
+    if call.id is None and all(output.binary and not output.classes for output in call.wanted):
+        arrays = [values[output.name] for output in call.wanted]
+        forms = tuple(
+            (output.name, array.dtype, array.shape) for output, array in zip(call.wanted, arrays, strict=True)
+        )
+        json = _binary_head(name, version, provider, forms)
+        return Reply(b"".join((json, *map(_bytes_of, arrays))), len(json))
     written = [_write_output(output, values[output.name], labels.get(output.name, ())) for output in call.wanted]
-    response["outputs"] = [entry for entry, _ in written]
-    json = orjson.dumps(response, option=orjson.OPT_SERIALIZE_NUMPY)
+    json = _write_head(call.id, name, version, provider, [entry for entry, _ in written])
     if not any(output.binary for output in call.wanted):
         return Reply(json, None)
     return Reply(b"".join((json, *(content for _, content in written))), len(json))
+
+
+def _write_head(
+    id: str | None,  # noqa: A002
+    name: str,
+    version: int,
+    provider: str,
+    outputs: Sequence[dict[str, Any]],
+) -> bytes:
+    response: dict[str, Any] = {"model_name": name, "model_version": str(version)}
+    if id is not None:
+        response["id"] = id
+    response["parameters"] = {"provider": provider}
+    response["outputs"] = outputs
+    return orjson.dumps(response, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+@lru_cache(HEADS)
+def _binary_head(
+    name: str, version: int, provider: str, outputs: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
+) -> bytes:
+    """The JSON before binary outputs of these names, types and shapes; it says nothing of their values."""
+    entries = [_binary_entry(output, dtype, shape) for output, dtype, shape in outputs]
+    return _write_head(None, name, version, provider, entries)
+
+
+def _binary_entry(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    size = math.prod(shape) * dtype.itemsize
+    return {"name": name, "datatype": DATATYPES[dtype], "shape": shape, "parameters": {"binary_data_size": size}}
+
+
+def _bytes_of(values: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(values).data.cast("B")
 
 
 def _read_head(
@@ -226,8 +261,7 @@ def _write_output(
             return {**entry, "data": strings}, b""
         content = write_elements(strings)
     elif wanted.binary:
-        entry = {"name": wanted.name, "datatype": DATATYPES[values.dtype], "shape": values.shape}
-        content = np.ascontiguousarray(values).data.cast("B")
+        return _binary_entry(wanted.name, values.dtype, values.shape), _bytes_of(values)
     else:
         return write_json_tensor(wanted.name, values), b""
     return {**entry, "parameters": {"binary_data_size": len(content)}}, content
