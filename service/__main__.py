@@ -4,13 +4,16 @@ import argparse
 import contextlib
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+from service.processes.nursery import importing, nursery
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from service.settings import Settings
 
 # What serving and each command need is imported when they run: every process of the service imports this module too.
@@ -54,42 +57,62 @@ def _run(chosen: argparse.Namespace) -> int:
 
 def serve() -> int:
     """Serve until told to stop; returns the exit code."""
-    from service import logs
-    from service.errors import StartupError
-    from service.processes.size import gpus, workers_of
-    from service.runtime.cpus import available_cpus
-    from service.settings import Settings
-
     try:
-        settings = Settings()
-        logs.configure(settings.log_format, settings.access_log)
-        workers = workers_of(settings, available_cpus(), gpus())
-        return _supervise(settings, workers) if workers else _serve_alone(settings)
-    except (StartupError, ValidationError) as error:
+        return _serve()
+    except Exception as error:
+        from pydantic import ValidationError
+
+        from service.errors import StartupError
+
+        if not isinstance(error, StartupError | ValidationError):
+            raise
         print(f"error: {_explained(error)}", file=sys.stderr)
         return 2
 
 
-def _supervise(settings: "Settings", workers: int) -> int:
-    from service.processes.children import nursery
+def _serve() -> int:
+    with contextlib.ExitStack() as stack:
+        # It imports what the processes need while this one reads the settings, which may say that none are needed.
+        directory = None if os.environ.get("RESLENS_WORKERS") == "0" else stack.enter_context(nursery())
+        with importing():
+            settings, workers = _settings()
+        if workers:
+            return _supervise(settings, workers, directory or stack.enter_context(nursery()))
+    return _serve_alone(settings)
 
-    with nursery() as directory:
+
+def _settings() -> "tuple[Settings, int]":
+    """The settings, and how many workers they ask for; the lines of the log are as they say from now on."""
+    from service import logs
+    from service.processes.size import gpus, workers_of
+    from service.runtime.cpus import available_cpus
+    from service.settings import Settings
+
+    settings = Settings()
+    logs.configure(settings.log_format, settings.access_log)
+    return settings, workers_of(settings, available_cpus(), gpus())
+
+
+def _supervise(settings: "Settings", workers: int, directory: "Path") -> int:
+    with importing():
         from service.processes.supervisor import supervise
-
-        return supervise(settings, workers, directory)
+    return supervise(settings, workers, directory)
 
 
 def _serve_alone(settings: "Settings") -> int:
-    from service.app import create_app
-    from service.server import Server
+    with importing():
+        from service.app import create_app
+        from service.server import Server
 
-    server = Server(create_app(settings))
+        server = Server(create_app(settings))
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean end
         server.run()
     return 0 if server.started else 3
 
 
 def _explained(error: Exception) -> str:
+    from pydantic import ValidationError
+
     from service.errors import explain
 
     return explain(error) if isinstance(error, ValidationError) else str(error)

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
-from PIL import Image
 from starlette.middleware.cors import CORSMiddleware
 
 from models.repository import Bundle
@@ -101,7 +100,6 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        Image.init()  # else the first request waits for Pillow's decoders
         await context.monitor.start()
         try:
             if own is not None:

@@ -30,7 +30,6 @@ class Settings(BaseSettings):
         env_prefix="RESLENS_",
         frozen=True,
         populate_by_name=True,
-        use_attribute_docstrings=True,
         protected_namespaces=(),
     )
 

@@ -1,7 +1,6 @@
 """The one place where it is decided which versions are served."""
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -9,13 +8,13 @@ from anyio import to_thread
 
 from models.choice import Choice
 from models.policy import VersionPolicy
-from models.repository import ModelRepository, RepositoryError, UnknownModelError, UnknownVersionError
+from models.repository import ModelRepository, UnknownModelError, UnknownVersionError
 from service.control.course import Course
 from service.control.fleet import Fleet
 from service.control.index import index_of
 from service.control.joining import Joining
 from service.control.pilot import Pilot
-from service.control.polling import Polling
+from service.control.polling import Polling, follow_each
 from service.control.replica import Replica
 from service.control.serving import Serving, State
 from service.control.trimming import Trimming
@@ -133,9 +132,7 @@ class Control:
         self._empty = not names and not unreadable and any(serving.versions for serving in self.servings())
         if self._empty:
             return
-        for name in sorted({*names, *unreadable, *self._courses}):
-            with contextlib.suppress(ServiceError, RepositoryError):
-                await self._whole(self._follow(name))
+        await follow_each(sorted({*names, *unreadable, *self._courses}), lambda name: self._whole(self._follow(name)))
 
     async def states(self) -> list[State]:
         """Every version that is in the repository or served, in order, and what is wrong with whole models."""
@@ -160,7 +157,9 @@ class Control:
         try:
             return await change
         finally:
-            await self._trimming.after(self._pilot.loads, self.servings())
+            # What is being loaded is not served yet, and must not be dropped.
+            if not any(course.loading for course in self._courses.values()):
+                await self._trimming.after(self._pilot.loads, self.servings())
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._changes.discard(task)

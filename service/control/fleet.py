@@ -19,6 +19,8 @@ class Member:
 
     def __init__(self, replica: Replica) -> None:
         self.replica = replica
+        # One load at a time: whoever ends its process is known.
+        self._loading = asyncio.Lock()
         self._serves: set[str] = set()
         self._holds: defaultdict[str, set[int]] = defaultdict(set)
 
@@ -26,7 +28,8 @@ class Member:
         return name in self._serves
 
     async def prepare(self, name: str, version: int) -> None:
-        await self.replica.prepare(name, version)
+        async with self._loading:
+            await self.replica.prepare(name, version)
         self._holds[name].add(version)
 
     async def serve(self, serving: Serving) -> None:
@@ -44,6 +47,8 @@ class Fleet:
 
     def __init__(self) -> None:
         self._members: list[Member] = []
+        # What has not been loaded anywhere yet is tried one after the other: two could end two processes.
+        self._trying = asyncio.Lock()
 
     def add(self, replica: Replica) -> Member:
         member = Member(replica)
@@ -63,7 +68,8 @@ class Fleet:
         Raises the error of the first that cannot, after all have ended: `ReplicaEndedError` when its process ended
         meanwhile, `LoadRefusedError` when there is nobody to load it.
         """
-        first = await self._first(name, version)
+        async with self._trying:
+            first = await self._first(name, version)
         others = [member for member in self._members if member is not first]
         for _, error in await self._all(others, lambda member: member.prepare(name, version)):
             raise error

@@ -1,10 +1,28 @@
 """Looks at the repository from time to time."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+
+from models.repository import RepositoryError
+from service.errors import ServiceError
 
 logger = logging.getLogger("reslens")
+
+MODELS_AT_ONCE = 2
+
+
+async def follow_each(names: Iterable[str], follow: Callable[[str], Awaitable[None]]) -> None:
+    """Follow models, two at a time: while the first replica tries one, the others load the one before."""
+    turns = asyncio.Semaphore(MODELS_AT_ONCE)
+
+    async def in_turn(name: str) -> None:
+        async with turns:
+            with contextlib.suppress(ServiceError, RepositoryError):
+                await follow(name)
+
+    await asyncio.gather(*map(in_turn, names))
 
 
 class Polling:

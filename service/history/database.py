@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
@@ -60,6 +58,10 @@ def migrate(engine: Engine) -> None:
 
     Raises what the database raises, and `OSError` when the directory of the file cannot be made.
     """
+    # For the thread that writes: nobody else waits for its import.
+    from alembic import command
+    from alembic.config import Config
+
     if engine.dialect.name == SQLITE and (file := engine.url.database) and file != ":memory:":
         Path(file).parent.mkdir(parents=True, exist_ok=True)
     config = Config()

@@ -2,19 +2,22 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.history.writer import HistoryWriter
 from service.monitor.traffic import Traffic
-from service.monitor.webhook import Webhook
+
+if TYPE_CHECKING:
+    from service.monitor.webhook import Webhook
 
 
 class TrafficCollector(Collector):
     """Findings that hold, and what became of buckets and messages."""
 
-    def __init__(self, traffic: Traffic, writer: HistoryWriter | None, webhook: Webhook | None) -> None:
+    def __init__(self, traffic: Traffic, writer: HistoryWriter | None, webhook: "Webhook | None") -> None:
         self._traffic = traffic
         self._writer = writer
         self._webhook = webhook

@@ -15,7 +15,6 @@ from service.monitor.meters import Meters
 from service.monitor.questions import Questions
 from service.monitor.subject import Subject
 from service.monitor.traffic import Traffic
-from service.monitor.webhook import Webhook
 from service.monitor.window_names import HISTORY
 from service.monitor.windows import Windows
 from service.runtime.observation import Observer
@@ -80,6 +79,9 @@ def local_monitor(settings: Settings, meters: Meters, bucket_seconds: int) -> Lo
     if store is not None:
         writer = HistoryWriter(store, Retention(store, settings.history_days, settings.history_megabytes * 1_000_000))
     if settings.webhook_url and settings.webhook_secret:
+        # Those without one do without its client of HTTP.
+        from service.monitor.webhook import Webhook
+
         webhook = Webhook(settings.webhook_url, settings.webhook_secret.get_secret_value())
     traffic = Traffic(meters, settings.statistics_sample, thresholds, writer, webhook, bucket_seconds)
     return LocalMonitor(traffic, Windows(store, traffic.replica), TrafficCollector(traffic, writer, webhook))

@@ -9,6 +9,7 @@ import secrets
 import socket
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from models.diagnosis.thresholds import Thresholds
 from service.history.tables import Key, Row
@@ -18,9 +19,11 @@ from service.monitor.meters import Meters
 from service.monitor.sampling import Sample, Sampling
 from service.monitor.subject import Subject
 from service.monitor.watch import Watch, key_of
-from service.monitor.webhook import Webhook
 from service.runtime.model import Tensors
 from service.runtime.observation import Observer
+
+if TYPE_CHECKING:
+    from service.monitor.webhook import Webhook
 
 logger = logging.getLogger("reslens")
 
@@ -37,7 +40,7 @@ class Traffic:
         share: float,
         thresholds: Thresholds,
         writer: HistoryWriter | None = None,
-        webhook: Webhook | None = None,
+        webhook: "Webhook | None" = None,
         bucket_seconds: int = SECONDS,
     ) -> None:
         self.replica = f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(6)}"

@@ -1,19 +1,10 @@
 """The processes that a supervisor has, each started again when it falls over."""
 
 import asyncio
-import contextlib
 import logging
-import multiprocessing
-import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from multiprocessing import forkserver
-from multiprocessing.context import ForkServerContext
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-
-from service.errors import StartupError
 
 logger = logging.getLogger("reslens")
 
@@ -21,61 +12,6 @@ logger = logging.getLogger("reslens")
 SHORT_LIFE_SECONDS = 10.0
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 30.0
-# The folder, within that of the service, of the files in which processes count.
-METRICS = "metrics"
-# The address of a Unix socket has 108 bytes.
-LONGEST_FOLDER = 90
-MOST_FILES = 65_536
-
-
-@contextlib.contextmanager
-def nursery() -> Iterator[Path]:
-    """A folder for what the processes of one service share, which only their user can enter, and what they start from.
-
-    They are forked off one that has imported what they need, and has done nothing else: so that is done once, and they
-    share the memory of the code. It imports while this process does too. Forking this one itself would copy
-    locks that its threads hold. Raises `StartupError`.
-    """
-    _allow_connections()
-    with _folder() as name:
-        directory = Path(name)
-        metrics = directory / METRICS
-        metrics.mkdir()
-        # Before the library that reads it is imported in any process.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
-        # Each worker has one core.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        context().set_forkserver_preload(["service.processes.worker"])
-        forkserver.ensure_running()
-        yield directory
-
-
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="reslens-")
-    except OSError as error:
-        raise StartupError(
-            f"no folder for temporary files can be written: {error}; set TMPDIR, or RESLENS_WORKERS=0"
-        ) from error
-    if len(folder.name) > LONGEST_FOLDER:
-        folder.cleanup()
-        raise StartupError(f"the folder for temporary files has a path too long for sockets, {folder.name}: set TMPDIR")
-    return folder
-
-
-def _allow_connections() -> None:
-    """Have as many files open as may be: each connection is one."""
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-
-
-def context() -> ForkServerContext:
-    """Makes processes as the nursery wants them."""
-    return multiprocessing.get_context("forkserver")
 
 
 class Child:

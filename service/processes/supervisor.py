@@ -22,9 +22,10 @@ from service.control.opening import control_of
 from service.control.replica import ReplicaLostError
 from service.errors import ServiceError
 from service.processes import entries
-from service.processes.children import METRICS, Child, context
+from service.processes.children import Child
 from service.processes.dispatch import Dispatcher, Receiver
 from service.processes.hub import Hub
+from service.processes.nursery import METRICS, context
 from service.processes.remains import Remains
 from service.processes.replica import RemoteReplica
 from service.processes.size import gpus, share_of

@@ -221,3 +221,42 @@ def test_a_look_tries_a_broken_version_again_only_when_its_files_have_changed(ro
         assert first.versions == [3]
 
     anyio.run(scenario)
+
+
+class Recorded(Replica):
+    """A replica that takes a while, and writes down what it is loading."""
+
+    def __init__(self, root: Path, loading: list[str], most: list[int], seen: list[str]) -> None:
+        super().__init__(root)
+        self._own: list[str] = []
+        self._loading, self._most, self._seen = loading, most, seen
+
+    async def prepare(self, name: str, version: int) -> None:
+        assert not self._own, "it has one load at a time, so that what ends it is known"
+        assert name in self._seen or {*self._loading} <= {*self._seen}, "two are not tried at once"
+        self._own.append(name)
+        self._loading.append(name)
+        self._most.append(len(self._loading))
+        await anyio.sleep(0.05)
+        await super().prepare(name, version)
+        self._seen.append(name)
+        self._loading.remove(name)
+        self._own.remove(name)
+
+
+def test_at_the_start_one_model_is_tried_while_others_load_the_one_before(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        bundles.publish(tmp_path, name)
+    loading: list[str] = []
+    most: list[int] = []
+    seen: list[str] = []
+    replicas = [Recorded(tmp_path, loading, most, seen) for _ in range(2)]
+
+    async def scenario() -> None:
+        await started(tmp_path, *replicas)
+        for replica in replicas:
+            assert [model.manifest.name for model in replica.loaded()] == ["a", "b", "c"]
+
+    anyio.run(scenario)
+    assert max(most) == 2, "a load of each at the same time"
+    assert sorted(seen) == ["a", "a", "b", "b", "c", "c"]

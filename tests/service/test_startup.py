@@ -180,3 +180,45 @@ def test_models_never_imports_what_only_the_service_needs() -> None:
     )
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert output.stdout.strip() == ""
+
+
+# What a start must not wait for
+
+
+def imported(program: str, *heavy: str) -> str:
+    """Which of these modules a program imports, and the threads that it has then."""
+    ends = f"import sys, os; print(*sorted({{*{heavy}}} & set(sys.modules)), len(os.listdir('/proc/self/task')))"
+    output = subprocess.run(
+        [sys.executable, "-c", f"{program}\n{ends}"],
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return output.stdout.strip()
+
+
+def test_the_supervisor_imports_nothing_that_serves() -> None:
+    program = "import service.__main__, service.processes.supervisor"
+    assert imported(program, "fastapi", "uvicorn", "numpy", "onnx", "onnxruntime", "llvmlite", "sqlalchemy") == "1"
+
+
+def test_what_others_are_forked_off_has_one_thread_and_imports_what_workers_need_alone() -> None:
+    program = "import service.processes.seed"
+    unwanted = ("numba", "scipy", "sqlalchemy", "alembic", "httpx", "rich")
+    assert imported(program, *unwanted, "fastapi", "onnxruntime") == "fastapi onnxruntime 1"
+
+
+def test_a_process_alone_compiles_nothing_again_and_reads_no_migrations_before_it_is_ready(tmp_path: Path) -> None:
+    bundles.publish(tmp_path)
+    program = (
+        "import asyncio\n"
+        "from service.app import create_app\n"
+        "from service.settings import Settings\n"
+        f"app = create_app(Settings(model_repository={str(tmp_path)!r}, provider='cpu', history_url=''))\n"
+        "async def start():\n"
+        "    async with app.router.lifespan_context(app): pass\n"
+        "asyncio.run(start())\n"
+    )
+    imported(program)  # where nobody has compiled before
+    assert imported(program, "numba", "alembic", "httpx", "onnxruntime").startswith("onnxruntime ")
