@@ -8,7 +8,9 @@ from typing import Any
 
 from service.channel import Answer, Channel, ChannelClosedError, Handler
 from service.control.control import Control
+from service.errors import ServiceError
 from service.processes.sockets import WATCHER
+from service.processes.tallies import Tallies
 
 logger = logging.getLogger("reslens")
 
@@ -27,12 +29,12 @@ class Hub:
         self.workers: dict[int, Channel] = {}
         self.observer: Channel | None = None
         self._channels: set[Channel] = set()
+        self._tallies = Tallies()
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one process until it ends."""
         handlers: dict[str, Handler] = {
             "failed": self._failed,
-            "counts": self._counts,
             "load": self._load,
             "unload": self._unload,
             "rollback": self._rollback,
@@ -51,10 +53,19 @@ class Hub:
                 await self._welcome(arguments["number"], channel)
             return Answer(None)
 
-        handlers["hello"] = hello
+        async def counts(arguments: dict[str, Any], _: bytes) -> Answer:
+            self._tallies.say(channel, arguments["own"])
+            return Answer(await self._counts(channel))
+
+        async def tally(arguments: dict[str, Any], _: bytes) -> Answer:
+            self._tallies.say(channel, arguments["own"])
+            return Answer(None)
+
+        handlers |= {"hello": hello, "counts": counts, "tally": tally}
         self._channels.add(channel)
         await channel.run()
         self._channels.discard(channel)
+        self._tallies.end(channel)
         self.workers = {number: worker for number, worker in self.workers.items() if worker is not channel}
         if self.observer is channel:
             self.observer = None
@@ -88,12 +99,17 @@ class Hub:
         self._refused(arguments["message"])
         return Answer(None)
 
-    async def _counts(self, arguments: dict[str, Any], _: bytes) -> Answer:
-        """Of all workers but the one that asks; one that does not answer in time is left out."""
-        others = [worker for number, worker in self.workers.items() if number != arguments["number"]]
-        asked = (asyncio.wait_for(worker.call("counts"), COUNTS_SECONDS) for worker in others)
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        return Answer([counts for answer in answers if isinstance(answer, Answer) for counts in answer.result])
+    async def _counts(self, asking: Channel) -> list[dict[str, Any]]:
+        """Of all workers but the one that asks, dead ones too; of one that does not answer soon what it said last."""
+
+        async def ask(worker: Channel) -> None:
+            with contextlib.suppress(TimeoutError, ServiceError):
+                answer = await asyncio.wait_for(worker.call("counts"), COUNTS_SECONDS)
+                if worker in self._channels:
+                    self._tallies.say(worker, answer.result)
+
+        await asyncio.gather(*(ask(worker) for worker in self.workers.values() if worker is not asking))
+        return [counts.model_dump() for counts in self._tallies.others(asking)]
 
     async def _load(self, arguments: dict[str, Any], _: bytes) -> Answer:
         return Answer(await self._control.load(**arguments))

@@ -8,12 +8,11 @@ from service.protocol.counts import ModelStatistics
 class RemotePeers:
     """The other workers."""
 
-    def __init__(self, channel: Channel, number: int) -> None:
+    def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._number = number
 
-    async def counts(self) -> list[ModelStatistics]:
-        answer = await self._channel.call("counts", number=self._number)
+    async def counts(self, own: list[ModelStatistics]) -> list[ModelStatistics]:
+        answer = await self._channel.call("counts", own=[counts.model_dump() for counts in own])
         return [ModelStatistics.model_validate(counts) for counts in answer.result]
 
 

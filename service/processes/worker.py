@@ -16,7 +16,7 @@ from service.access.slots import SharedSlots
 from service.app import create_app
 from service.channel import Answer, Channel, Handler, connect
 from service.control.serving import Serving
-from service.errors import StartupError
+from service.errors import ServiceError, StartupError
 from service.monitor.remote import RemoteMonitor
 from service.processes.arrivals import Arrivals
 from service.processes.peers import RemoteControls, RemotePeers
@@ -28,6 +28,8 @@ from service.settings import Settings
 
 # A file of the directory of all processes: how often each caller asked any of them.
 RATES = "rates"
+# So often the supervisor is told what this worker has counted, which it keeps if it is killed.
+TALLY_SECONDS = 1.0
 # What a client of TLS has to agree to the end of its connection.
 FAREWELL_SECONDS = 1.0
 
@@ -158,7 +160,7 @@ class Worker:
     async def serve(self, channel: Channel, directory: Path) -> None:
         """Serve until it ends."""
         monitor = partial(RemoteMonitor, str(directory / OBSERVER), self._settings.statistics_sample)
-        peers, controls = RemotePeers(channel, self._number), RemoteControls(channel)
+        peers, controls = RemotePeers(channel), RemoteControls(channel)
         slots = SharedSlots(directory / RATES)
         try:
             app = create_app(self._settings, monitor=monitor, peers=peers, controls=controls, slots=slots)
@@ -172,7 +174,11 @@ class Worker:
         started.cancel()
         if not serving.done():
             await channel.call("hello", role=WORKER, number=self._number)
+        telling = asyncio.create_task(self._tell_tally(channel))
         await serving
+        telling.cancel()
+        with contextlib.suppress(ServiceError, TimeoutError):
+            await asyncio.wait_for(channel.call("tally", own=self._tally()), TALLY_SECONDS)
 
     def end(self) -> None:
         if self._server is not None:
@@ -182,6 +188,18 @@ class Worker:
     def _here(self) -> Context:
         assert self._server is not None, "nothing is asked before the worker says hello"
         return self._server.here
+
+    def _tally(self) -> list[dict[str, Any]]:
+        return [counts.model_dump() for counts in self._here.tally.all()]
+
+    async def _tell_tally(self, channel: Channel) -> None:
+        """Again and again, where it has changed."""
+        told: list[dict[str, Any]] = []
+        while True:
+            await asyncio.sleep(TALLY_SECONDS)
+            tally = self._tally()
+            if tally != told and channel.tell("tally", own=tally):
+                told = tally
 
     async def _prepare(self, arguments: dict[str, Any], _: bytes) -> Answer:
         await self._here.shelf.prepare(**arguments)
@@ -195,8 +213,7 @@ class Worker:
         return Answer(shelved(self._here).model_dump())
 
     async def _counts(self, _: dict[str, Any], __: bytes) -> Answer:
-        here = self._here
-        return Answer([here.tally.of(model).model_dump() for model in here.shelf.loaded()])
+        return Answer(self._tally())
 
     async def _ping(self, _: dict[str, Any], __: bytes) -> Answer:
         return Answer(None)

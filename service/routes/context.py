@@ -37,8 +37,8 @@ class Lifetime:
 class Peers(Protocol):
     """The other processes that serve the same models on the same port."""
 
-    async def counts(self) -> list[ModelStatistics]:
-        """What their versions have done, one entry for each process and version."""
+    async def counts(self, own: list[ModelStatistics]) -> list[ModelStatistics]:
+        """What their versions have done, and those of processes that have ended; to be told what this one has done."""
 
 
 @dataclass(frozen=True)

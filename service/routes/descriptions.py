@@ -58,10 +58,11 @@ async def statistics(request: Request, here: Here, name: str, version: str | Non
 
 async def _counts(here: Context, models: Sequence[LoadedModel]) -> list[ModelStatistics]:
     """Of this process and its peers together."""
-    others = await here.peers.counts() if here.peers else []
-    merged = []
-    for model in models:
-        own = here.tally.of(model)
-        same = [other for other in others if (other.name, other.version) == (own.name, own.version)]
-        merged.append(added([own, *same]))
-    return merged
+    own = [here.tally.of(model) for model in models]
+    # What is told here is known to the peers: it is not forgotten if this process ends now.
+    others = await here.peers.counts(here.tally.all()) if here.peers else []
+    return [added(each for each in (mine, *others) if _same_version(each, mine)) for mine in own]
+
+
+def _same_version(one: ModelStatistics, other: ModelStatistics) -> bool:
+    return (one.name, one.version) == (other.name, other.version)

@@ -3,10 +3,12 @@
 import os
 import signal
 import struct
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,6 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.monitor.ended import gather, unmoved
+from service.processes.worker import TALLY_SECONDS
 from tests import bundles
 from tests.service.conftest import eventually, settled
 from tests.service.operated import Operated, operated
@@ -131,3 +134,42 @@ def test_workers_that_are_killed_leave_their_counts_and_no_files(
             eventually(lambda: files() <= 3 * 3 + 2)
             assert total() == expected
         assert settled(total) == 20
+
+
+def requests(counts: dict[str, Any]) -> tuple[int, int]:
+    """Those that were answered, and those that failed."""
+    stats = counts["inference_stats"]
+    return stats["success"]["count"], stats["fail"]["count"]
+
+
+def test_a_worker_that_is_killed_leaves_what_it_tallied(tmp_path: Path) -> None:
+    bundles.publish(tmp_path / "shelf")
+    with operated(tmp_path / "shelf", tmp_path / "log", WORKERS=2, LOG_FORMAT="json") as service:
+        seen = [0]
+
+        def tallied() -> dict[str, Any]:
+            """What was done so far, the same at both paths: it never goes back."""
+            (counts,) = httpx.get(service.url + "/v2/models/stats").json()["model_stats"]
+            assert counts == httpx.get(service.url + "/v2/models/tiny/stats").json()["model_stats"][0]
+            seen.append(counts["inference_count"])
+            assert seen[-1] >= seen[-2]
+            return dict(counts)
+
+        def reached(expected: int) -> bool:
+            return requests(tallied()) == (expected, expected // 8)
+
+        for number, expected in ((0, 8), (1, 16), (1, 24)):
+            for _ in range(8):
+                assert httpx.post(service.url + CLASSIFY, content=IMAGE).status_code == 200
+            httpx.post(service.url + CLASSIFY, content=b"no image")
+            eventually(partial(reached, expected))
+            before = tallied()
+            replace(service, number, tallied)
+            assert tallied() == before
+        for _ in range(8):
+            assert httpx.post(service.url + CLASSIFY, content=IMAGE).status_code == 200
+        httpx.post(service.url + CLASSIFY, content=b"no image")
+        time.sleep(3 * TALLY_SECONDS)  # nobody asks, but what was counted is told all the same
+        for number in (0, 1):
+            replace(service, number, lambda: None)
+        assert reached(32)
