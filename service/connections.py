@@ -5,13 +5,11 @@ from functools import partial
 from typing import ClassVar
 
 import httptools
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import error_response
-from service.plain import Find, Heads, Plain, PlainCycle
-from service.writing import Answering, written
+from service.writing import Answering
 
 # The key in a request's scope under which lies a function without arguments: whether its client has left.
 GONE = "reslens.gone"
@@ -30,13 +28,12 @@ UPGRADING = (b"connection", b"upgrade", b"http2-settings")
 class Connection(HttpToolsProtocol):
     """A connection of uvicorn's that keeps no more of a head, and waits no longer for a request, than it is told to.
 
-    What follows a chunked body as a trailer counts as its head. Use a subclass that sets the limits: `limited`.
+    What follows a chunked body as a trailer counts as its head. Subclasses set the limits.
     """
 
     max_head_bytes: ClassVar[int]
     head_seconds: ClassVar[float]
     body_seconds: ClassVar[float]
-    heads: ClassVar[Heads]
 
     _between = True  # two messages
     _idle_since = 0.0
@@ -60,16 +57,6 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        begins = self._between and self._is_idle() and not self.flow.write_paused
-        if begins and (known := self.heads.find(data)):
-            self._answer_plain(*known)
-            return
-        before = self.cycle
-        self._parse(data)
-        if begins and self._between and self.cycle is not before and self._is_plain():
-            self.heads.remember(data, self.scope)  # type: ignore[arg-type]  # uvicorn has a type of its own
-
-    def _parse(self, data: bytes) -> None:
         self._unread += len(data)
         self._feed(data)
         if self.transport.is_closing():
@@ -138,37 +125,12 @@ class Connection(HttpToolsProtocol):
     def _check_idle(self) -> None:
         """Close a connection on which nothing came for so long; a head that has begun has a time of its own."""
         end = self._idle_since + self.timeout_keep_alive
-        if not self._is_idle() or self._deadline is not None:
+        if not self._is_waiting():
             end = self.loop.time() + self.timeout_keep_alive
         if end > self.loop.time():
             self._idle_timer = self.loop.call_at(end, self._check_idle)
         else:
             self.transport.close()
-
-    def _answer_plain(self, plain: Plain, body: bytes) -> None:
-        """Begin to answer a request that the parser never sees; one that comes meanwhile waits, as uvicorn lets it."""
-        self._end_deadline()
-        cycle = PlainCycle()
-        self.cycle = cycle  # type: ignore[assignment]
-        scope = {**plain.scope, "client": self.client, "server": self.server, GONE: cycle.gone}
-        task = self.loop.create_task(plain.answer(scope, body, partial(self._write_plain, cycle)))
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
-
-    def _write_plain(self, cycle: PlainCycle, response: Response) -> None:
-        cycle.response_complete = True
-        if cycle.disconnected:
-            return
-        message, stays = written(response, self.server_state.default_headers, cycle.keep_alive)
-        self.transport.write(message)
-        if not stays:
-            self.transport.close()
-        self.on_response_complete()
-
-    def _is_plain(self) -> bool:
-        """Whether the last request came whole, alone, and on a connection that is kept."""
-        kept = self.cycle.keep_alive and not self.transport.is_closing() and self.app is self.config.loaded_app
-        return kept and not self.cycle.more_body and not self.pipeline
 
     def _feed(self, data: bytes) -> None:
         """As uvicorn does, but for requests to go on in another protocol: the parser leaves off after their head."""
@@ -226,6 +188,10 @@ class Connection(HttpToolsProtocol):
         """Whether no request waits for its answer: what comes now is a head, or the rest of a body that was refused."""
         return self.cycle is None or self.cycle.response_complete
 
+    def _is_waiting(self) -> bool:
+        """Whether nothing of another request has come."""
+        return self._is_idle() and self._deadline is None
+
     def _end_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
@@ -236,24 +202,6 @@ class Connection(HttpToolsProtocol):
         if self._body_timer is not None:
             self._body_timer.cancel()
             self._body_timer = None
-
-
-def nothing(_: Scope) -> None:
-    """No request is plain."""
-
-
-def limited(max_head_bytes: int, head_seconds: float, body_seconds: float, find: Find = nothing) -> type[Connection]:
-    """The kind of connection with these limits; `find` says which requests are plain."""
-    return type(
-        "LimitedConnection",
-        (Connection,),
-        {
-            "max_head_bytes": max_head_bytes,
-            "head_seconds": head_seconds,
-            "body_seconds": body_seconds,
-            "heads": Heads(find),
-        },
-    )
 
 
 def _is_whole(cycle: RequestResponseCycle) -> bool:

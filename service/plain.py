@@ -4,12 +4,17 @@ A client says the same before each of its requests. Parsing it again, and making
 else that is done for a small one.
 """
 
-from asyncio import Event
+from asyncio import Event, TimerHandle
 from collections.abc import Callable, Coroutine
-from typing import NamedTuple
+from functools import partial
+from typing import ClassVar, NamedTuple
 
 from starlette.responses import Response
 from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from service.connections import GONE, Connection
+from service.writing import written
 
 END = b"\r\n\r\n"
 # Heads that are remembered, and how long one may be.
@@ -18,7 +23,22 @@ LONGEST_HEAD = 2048
 # In each of these there is something new every time: they would only push the others out.
 UNIQUE = frozenset({b"x-request-id", b"traceparent", b"idempotency-key"})
 # What of a scope belongs to the head, and not to the connection.
-OF_HEAD = ("type", "asgi", "http_version", "scheme", "root_path", "headers", "method", "path", "raw_path")
+OF_HEAD = (
+    "type",
+    "asgi",
+    "http_version",
+    "scheme",
+    "root_path",
+    "headers",
+    "method",
+    "path",
+    "raw_path",
+    "query_string",
+)
+
+# The rest of a request whose head is known is waited for so long before the parser gets it, and so many bytes in all.
+HOLD_SECONDS = 0.05
+MOST_HELD = 1 << 18
 
 Write = Callable[[Response], None]
 # Answers a request with this scope and body, by calling what it is given.
@@ -43,29 +63,28 @@ class Heads:
         self._find = find
         self._known: dict[bytes, Plain] = {}
 
-    def find(self, data: bytes) -> tuple[Plain, bytes] | None:
-        """What the head means, and the body, if the data is one whole request with a head that is known."""
+    def find(self, data: bytes) -> tuple[Plain, int] | None:
+        """What the head at the start of the data means, and where it ends; None if it is not known."""
         end = data.find(END, 0, LONGEST_HEAD)
         plain = self._known.get(data[:end])
-        if plain is None or len(data) != end + len(END) + plain.length:
-            return None
-        return plain, data[end + len(END) :]
+        return None if plain is None else (plain, end + len(END))
 
-    def remember(self, data: bytes, scope: Scope) -> None:
-        """Learn from one whole request that was parsed, and what came of it; its connection is to be kept."""
-        end = data.find(END, 0, LONGEST_HEAD)
-        names = [name for name, _ in scope["headers"]]
+    def remember(self, first: bytes, size: int, scope: Scope) -> None:
+        """Learn from one request that was parsed, of `size` bytes, what the head in the first of them means.
+
+        Its connection is to be one that is kept, and no other request to begin in these bytes.
+        """
+        end = first.find(END, 0, LONGEST_HEAD)
         lengths = [value for name, value in scope["headers"] if name == b"content-length"]
-        if end < 0 or not UNIQUE.isdisjoint(names) or len(lengths) != 1:
+        if end < 0 or len(lengths) != 1 or not UNIQUE.isdisjoint(name for name, _ in scope["headers"]):
             return
-        answer = self._find(scope)
         length = int(lengths[0])
-        if answer is None or len(data) != end + len(END) + length:
+        answer = self._find(scope)
+        if answer is None or size != end + len(END) + length:
             return
         if len(self._known) >= HEADS:
             del self._known[next(iter(self._known))]
-        of_head = {key: scope[key] for key in (*OF_HEAD, "query_string")}
-        self._known[data[:end]] = Plain(of_head, length, answer)
+        self._known[first[:end]] = Plain({key: scope[key] for key in OF_HEAD}, length, answer)
 
 
 class PlainCycle:
@@ -83,3 +102,113 @@ class PlainCycle:
     def gone(self) -> bool:
         """Whether the client has left."""
         return self.disconnected
+
+
+class PlainConnection(Connection):
+    """A connection that hands plain requests, whose heads came before, past its parser and ASGI. Use `limited`."""
+
+    heads: ClassVar[Heads]
+
+    _first = b""  # data of a request that the parser sees
+    _size = 0  # bytes of it
+    _previous: RequestResponseCycle | None = None
+    _held = b""  # of a request that the parser need not see, if the rest comes
+    _hold_timer: TimerHandle
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._held:
+            self._let_go()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._held:
+            data = self._let_go() + data
+        if self._between and self._is_idle() and not self.flow.write_paused:
+            if self._take_plain(data):
+                return
+            self._first, self._size, self._previous = data, 0, self.cycle
+        self._size += len(data)
+        super().data_received(data)
+        if self._first and self._between:
+            if self.cycle is not self._previous and self._is_plain():
+                self.heads.remember(self._first, self._size, self.scope)  # type: ignore[arg-type]
+            self._first = b""
+
+    def shutdown(self) -> None:
+        if self._held:  # a request has begun
+            super().data_received(self._let_go())
+        super().shutdown()
+
+    def _take_plain(self, data: bytes) -> bool:
+        """Whether this is a request with a known head, which the parser need not see: if so, begin to answer it."""
+        found = self.heads.find(data)
+        if found is None:
+            return False
+        plain, start = found
+        missing = start + plain.length - len(data)
+        if missing == 0:
+            self._answer_plain(plain, data[start:])
+        elif missing > 0 and start + plain.length <= MOST_HELD:
+            self._held = data
+            self._end_deadline()
+            self._hold_timer = self.loop.call_later(HOLD_SECONDS, self._hold_no_longer)
+        else:
+            return False
+        return True
+
+    def _let_go(self) -> bytes:
+        held, self._held = self._held, b""
+        self._hold_timer.cancel()
+        return held
+
+    def _hold_no_longer(self) -> None:
+        """The rest does not come at once: it has the time that the parser gives to others."""
+        super().data_received(self._let_go())
+
+    def _is_waiting(self) -> bool:
+        return super()._is_waiting() and not self._held
+
+    def _answer_plain(self, plain: Plain, body: bytes) -> None:
+        """Begin to answer a request that the parser never sees; one that comes meanwhile waits, as uvicorn lets it."""
+        self._end_deadline()
+        cycle = PlainCycle()
+        self.cycle = cycle  # type: ignore[assignment]
+        scope = {**plain.scope, "client": self.client, "server": self.server, GONE: cycle.gone}
+        task = self.loop.create_task(plain.answer(scope, body, partial(self._write_plain, cycle)))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    def _write_plain(self, cycle: PlainCycle, response: Response) -> None:
+        cycle.response_complete = True
+        if cycle.disconnected:
+            return
+        message, stays = written(response, self.server_state.default_headers, cycle.keep_alive)
+        self.transport.write(message)
+        if not stays:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _is_plain(self) -> bool:
+        """Whether the last request came whole, alone, and on a connection that is kept."""
+        kept = self.cycle.keep_alive and not self.transport.is_closing() and self.app is self.config.loaded_app
+        return kept and not self.cycle.more_body and not self.pipeline
+
+
+def nothing(_: Scope) -> None:
+    """No request is plain."""
+
+
+def limited(
+    max_head_bytes: int, head_seconds: float, body_seconds: float, find: Find = nothing
+) -> type[PlainConnection]:
+    """The kind of connection with these limits; `find` says which requests are plain."""
+    return type(
+        "LimitedConnection",
+        (PlainConnection,),
+        {
+            "max_head_bytes": max_head_bytes,
+            "head_seconds": head_seconds,
+            "body_seconds": body_seconds,
+            "heads": Heads(find),
+        },
+    )

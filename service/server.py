@@ -13,8 +13,8 @@ from fastapi import FastAPI
 
 from service import greeting
 from service.certificate import Certificate
-from service.connections import limited, nothing
 from service.express import Express
+from service.plain import limited, nothing
 from service.routes.context import Context
 from service.settings import Settings
 from service.writing import CLOSE

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.app import create_app
-from service.connections import limited
+from service.plain import limited
 from service.settings import Settings
 from tests import bundles
 
