@@ -1,5 +1,6 @@
 """What the processes of one service have together: their counts, in files of Prometheus' client, memory and time."""
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,7 +22,6 @@ class SharedCounts(Collector):
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._counts = MultiProcessCollector(None, directory)  # type: ignore[no-untyped-call]
 
     def collect(self) -> Iterable[Metric]:
         """As Prometheus' client asks."""
@@ -29,9 +29,16 @@ class SharedCounts(Collector):
 
         with unmoved(self._directory):
             living = list(self._living())
-            counts = list(self._counts.collect())  # type: ignore[no-untyped-call]
+            counts = list(MultiProcessCollector.merge(list(self._files())))  # type: ignore[no-untyped-call]
         yield from counts
         yield from _sum(ProcessCollector(pid=lambda pid=pid: pid, registry=None) for pid in living)  # type: ignore[misc]
+
+    def _files(self) -> Iterator[str]:
+        """Those with counts: a process that just makes one has not written yet how much is in it."""
+        for file in self._directory.glob("*.db"):
+            with contextlib.suppress(FileNotFoundError):  # the gauges of one that has ended
+                if file.stat().st_size:
+                    yield str(file)
 
     def _living(self) -> Iterator[int]:
         """The processes that run; what those that do not had in flight is forgotten."""

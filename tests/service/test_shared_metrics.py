@@ -84,6 +84,13 @@ def test_the_counts_of_all_processes_are_one(processes: list[subprocess.Popen[st
     assert values["process_resident_memory_bytes", ""] > 3 * 10e6
 
 
+def test_a_file_that_is_just_being_made_is_passed_over(processes: list[subprocess.Popen[str]], tmp_path: Path) -> None:
+    count(processes[0], 0.1)
+    for kind in ("counter", "histogram", "gauge_livesum"):
+        (tmp_path / f"{kind}_{processes[1].pid}.db").touch()
+    assert scraped(processes[0])["reslens_requests_total", ""] == 1
+
+
 def test_what_a_dead_process_counted_stays_and_what_it_had_in_flight_does_not(
     processes: list[subprocess.Popen[str]],
 ) -> None:
