@@ -3,15 +3,16 @@
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from models.diagnosis.finding import Diagnosis, Finding
 from models.diagnosis.thresholds import Thresholds
 from service.monitor.summary import WindowSummary
+from service.protocol.described import Described
 
 
-class Answer(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
+class Answer(Described):
+    model_config = ConfigDict(protected_namespaces=())
 
 
 class Of(Answer):

@@ -4,21 +4,22 @@ import math
 from typing import TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from models.manifest import ActivationSite, ModelManifest
 from models.statistics import layout
 from models.statistics.histograms import quantile
 from models.statistics.scalars import PREDICTION, RESIDUAL_SHARE, Scalars
 from models.statistics.window import Window
+from service.protocol.described import Described
 
 QUANTILES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 RARELY = 0.01
 """A channel fires rarely when it does in a smaller share of images."""
 
 
-class Part(BaseModel):
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+class Part(Described):
+    model_config = ConfigDict(frozen=True)
 
 
 P = TypeVar("P", bound=Part)

@@ -2,9 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from models.manifest import ModelManifest, TensorSpec
+from service.protocol.described import Described
 from service.protocol.metadata import PLATFORM
 
 
@@ -26,10 +27,8 @@ class ParameterValue(BaseModel):
     string_value: str
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Described):
     """Answer of `GET /v2/models/{name}/config`."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
     platform: str

@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from service.protocol.described import Described
+
 
 class Duration(BaseModel):
     """How often something was done, and how many nanoseconds that took in all."""
@@ -35,10 +37,8 @@ class InferenceStatistics(Computation):
     cache_miss: Duration = Duration()
 
 
-class ModelStatistics(BaseModel):
+class ModelStatistics(Described):
     """Of one version, since this process loaded it first."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
     version: str
@@ -49,7 +49,7 @@ class ModelStatistics(BaseModel):
     execution_count: int = 0
     """Runs of the model."""
     inference_stats: InferenceStatistics = InferenceStatistics()
-    batch_stats: list[BatchStatistics] = []
+    batch_stats: list[BatchStatistics] = []  # noqa: RUF012 - pydantic copies it
     """By number of images, smallest first."""
 
 

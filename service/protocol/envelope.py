@@ -6,6 +6,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, Strict
 
 from service.errors import BadRequestError
+from service.protocol.described import Described
 
 Count = Annotated[int, Strict(), Field(ge=0)]
 Flag = Annotated[bool, Strict()]
@@ -16,11 +17,11 @@ MAX_INTEGER = 2**63 - 1
 MAX_OBJECTS = 1000
 
 
-class TensorParameters(BaseModel):
+class TensorParameters(Described):
     """Parameters of an input or an output. Those that are not known are left alone, as the protocol wants."""
 
     # What is frozen as a default is not copied for every request.
-    model_config = ConfigDict(use_attribute_docstrings=True, frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     shared_memory_region: Any = None
     """Refused: there is no shared memory."""
@@ -38,8 +39,8 @@ class OutputParameters(TensorParameters):
     """How many of the largest values to answer, as BYTES `value:index:label`, instead of all as numbers."""
 
 
-class RequestParameters(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True, frozen=True)
+class RequestParameters(Described):
+    model_config = ConfigDict(frozen=True)
 
     binary_data_output: Flag = False
     """Whether outputs come as bytes behind the JSON."""
@@ -149,12 +150,10 @@ class IndexRequest(BaseModel):
     """Whether to list only the versions that are loaded."""
 
 
-class ControlRequest(BaseModel):
+class ControlRequest(Described):
     """Body of `…/load` and `…/unload`."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     """`unload_dependents` is without effect here: no model depends on another."""
 
 

@@ -23,26 +23,30 @@ MAX_OPTIONS = 16
 class Options(BaseModel):
     """Options of a classify request: in the query, or as fields of the form or of the JSON object, which win."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
-    top_k: Annotated[int, Field(ge=1)] = 5
-    """How many classes to rank; all of them if the model has fewer."""
-    statistics: Literal["none", "layers", "channels"] = "none"
-    """What to say about the layers: nothing, one set of numbers a layer, or also those of every channel."""
-    version: Version | None = None
-    """Version of the model; the served one if none is named."""
-    label: Label | None = None
-    """Label of a version, instead of it."""
+    top_k: Annotated[int, Field(ge=1, description="How many classes to rank; all of them if the model has fewer.")] = 5
+    statistics: Annotated[
+        Literal["none", "layers", "channels"],
+        Field(
+            description="What to say about the layers: nothing, one set of numbers a layer, "
+            "or also those of every channel."
+        ),
+    ] = "none"
+    version: Annotated[Version | None, Field(description="Version of the model; the served one if none is named.")] = (
+        None
+    )
+    label: Annotated[Label | None, Field(description="Label of a version, instead of it.")] = None
+    priority: Annotated[int, Field(ge=0, description="How urgent this is: 1 the most, 9 the least; 0 is 5.")] = 0
+    timeout_ms: Annotated[
+        float | None,
+        Field(gt=0, description="Milliseconds that the request may wait for its turn; then it is not computed."),
+    ] = None
 
     @property
     def named(self) -> int | str | None:
         """The version or the label; raises `BadRequestError` where both are given."""
         return named(self.version, self.label)
-
-    priority: Annotated[int, Field(ge=0)] = 0
-    """How urgent this is: 1 the most, 9 the least; 0 is 5."""
-    timeout_ms: Annotated[float | None, Field(gt=0)] = None
-    """Milliseconds that the request may wait for its turn; then it is not computed."""
 
 
 class JsonUpload(Options):
