@@ -25,8 +25,10 @@ def nursery() -> Iterator[Path]:
     share the memory of the code. It imports while this process does too. Forking this one itself would copy
     locks that its threads hold. Raises `StartupError`.
     """
+    from service.processes.holding import holding, sweep  # what locks files is not everywhere
+
     _allow_connections()
-    with _folder() as name:
+    with _folder() as name, holding(Path(name), first=True):
         directory = Path(name)
         metrics = directory / METRICS
         metrics.mkdir()
@@ -36,6 +38,7 @@ def nursery() -> Iterator[Path]:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         context().set_forkserver_preload(["service.processes.seed"])
         forkserver.ensure_running()
+        sweep(directory.parent)
         try:
             yield directory
         finally:
