@@ -1,6 +1,7 @@
 """The replicas: what is asked of one is asked of all."""
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,17 +20,27 @@ class Member:
 
     def __init__(self, replica: Replica) -> None:
         self.replica = replica
-        # One load at a time: whoever ends its process is known.
-        self._loading = asyncio.Lock()
+        # One load at a time: what ends its process is known.
+        self._turn = asyncio.Lock()
+        self.loading = 0
+        """Loads that were asked of it and have not ended."""
         self._serves: set[str] = set()
         self._holds: defaultdict[str, set[int]] = defaultdict(set)
+
+    @property
+    def serves_any(self) -> bool:
+        return bool(self._serves)
 
     def serves(self, name: str) -> bool:
         return name in self._serves
 
     async def prepare(self, name: str, version: int) -> None:
-        async with self._loading:
-            await self.replica.prepare(name, version)
+        self.loading += 1
+        try:
+            async with self._turn:
+                await self.replica.prepare(name, version)
+        finally:
+            self.loading -= 1
         self._holds[name].add(version)
 
     async def serve(self, serving: Serving) -> None:
@@ -47,7 +58,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self._members: list[Member] = []
-        # What has not been loaded anywhere yet is tried one after the other: two could end two processes.
+        # Once anything is served, what no replica has loaded is tried one after the other: two could end two processes.
         self._trying = asyncio.Lock()
 
     def add(self, replica: Replica) -> Member:
@@ -68,7 +79,7 @@ class Fleet:
         Raises the error of the first that cannot, after all have ended: `ReplicaEndedError` when its process ended
         meanwhile, `LoadRefusedError` when there is nobody to load it.
         """
-        async with self._trying:
+        async with self._trying if any(member.serves_any for member in self._members) else contextlib.nullcontext():
             first = await self._first(name, version)
         others = [member for member in self._members if member is not first]
         for _, error in await self._all(others, lambda member: member.prepare(name, version)):
@@ -88,7 +99,7 @@ class Fleet:
     async def _first(self, name: str, version: int) -> Member:
         """One that could load a version."""
         while self._members:
-            member = self._members[0]
+            member = min(self._members, key=lambda member: member.loading)
             try:
                 await member.prepare(name, version)
             except ReplicaLostError as error:

@@ -14,7 +14,7 @@ MODELS_AT_ONCE = 2
 
 
 async def follow_each(names: Iterable[str], follow: Callable[[str], Awaitable[None]]) -> None:
-    """Follow models, two at a time: while the first replica tries one, the others load the one before."""
+    """Follow models, two at a time: while one replica tries one, another tries or loads the other."""
     turns = asyncio.Semaphore(MODELS_AT_ONCE)
 
     async def in_turn(name: str) -> None:
