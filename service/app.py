@@ -108,6 +108,7 @@ def create_app(
             yield
         finally:
             await context.scheduler.close()
+            context.tally.settle()
             meters.settle()
             if own is not None:
                 await own.close()
@@ -186,7 +187,7 @@ def _context(settings: Settings, meters: Meters, monitor: Monitor, controls: Con
         shelf=ModelShelf(repository, load),
         control=controls,
         meters=meters,
-        tally=Tally(),
+        tally=Tally(meters.counted),
         scheduler=scheduler,
         workers=CapacityLimiter(max(2, cpus)),
         monitor=monitor,

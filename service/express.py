@@ -8,7 +8,6 @@ import time
 from functools import partial
 
 from fastapi import FastAPI
-from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -18,7 +17,7 @@ from service.connections import WHOLE
 from service.errors import CLIENT_LEFT, answer
 from service.monitor.requests import RequestObserver
 from service.plain import Answer, Write
-from service.routes.route import DirectRequest, DirectRoute, DirectRoutes
+from service.routes.route import DirectHeaders, DirectRequest, DirectRoute, DirectRoutes
 
 # Of these the layers make something.
 UNUSUAL = frozenset(
@@ -76,7 +75,7 @@ class Express:
     def plain(self, scope: Scope) -> Answer | None:
         """How requests with this head are answered without ASGI; None if they cannot be."""
         found = self._find(scope)
-        return None if found is None else partial(self._answer, *found, Headers(scope=scope))
+        return None if found is None else partial(self._answer, *found, DirectHeaders(scope=scope))
 
     def _find(self, scope: Scope) -> tuple[DirectRoute, dict[str, str]] | None:
         if scope["root_path"]:
@@ -90,7 +89,7 @@ class Express:
         self,
         route: DirectRoute,
         parameters: dict[str, str],
-        headers: Headers,
+        headers: DirectHeaders,
         scope: Scope,
         body: bytes,
         write: Write,
@@ -118,6 +117,7 @@ class Express:
             # Whatever it is: there is nobody outside who would answer.
             except Exception as error:
                 response = await answer(request, error)
-        if not any(name == b"x-request-id" for name, _ in response.raw_headers):
+        # The answer to an internal error names it by itself.
+        if response.status_code != 500:
             response.raw_headers.append((b"x-request-id", identity.encode()))
         return response

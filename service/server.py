@@ -64,8 +64,8 @@ class Server(uvicorn.Server):
             self.greet()
 
     async def on_tick(self, counter: int) -> bool:
-        self._context.meters.tick(self._context.scheduler.pending)
         self._context.tally.settle()
+        self._context.meters.tick(self._context.scheduler.pending)
         if self._certificate and counter % CERTIFICATE_TICKS == 0:
             self._certificate.refresh()
         return await super().on_tick(counter)

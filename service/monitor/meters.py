@@ -23,6 +23,7 @@ from service.monitor.processes import shared_counts
 
 if TYPE_CHECKING:
     # Whoever only counts does without the runtime.
+    from service.monitor.tally import Answered
     from service.runtime.model import LoadedModel
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -102,12 +103,14 @@ class Meters:
     def decoded(self, model: str, seconds: float) -> None:
         self._later(self._decode_seconds, (model,), seconds)
 
-    def inferred(self, model: str, images: int, statistics: bool, seconds: float) -> None:
-        self._later(self._inference_seconds, (model, "true" if statistics else "false"), seconds)
-        self._later(self._images, (model,), images)
-
-    def waited(self, model: str, seconds: float) -> None:
-        self._later(self._queue_seconds, (model,), seconds)
+    def counted(self, model: str, request: "Answered") -> None:
+        """One request that a run answered."""
+        statistics = "true" if request.statistics else "false"
+        self._later(self._inference_seconds, (model, statistics), request.infer / 1e9)
+        self._later(self._images, (model,), request.images)
+        self._later(self._queue_seconds, (model,), request.queue / 1e9)
+        for batch in request.batches:
+            self._later(self._batch_images, (model,), batch)
 
     def tick(self, waiting: int) -> None:
         """To be called ten times a second, with what waits at the moment."""
@@ -115,11 +118,8 @@ class Meters:
         self._queue_depth.set(waiting)
         self._in_flight.set(self.in_flight)
 
-    def ran(self, model: str, images: int) -> None:
-        self._later(self._batch_images, (model,), images)
-
     def failed(self, model: str, images: int) -> None:
-        self._failed_images(model).inc(images)
+        self._later(self._failed_images, (model,), images)
 
     def sampled(self, model: str, images: int, unusual: int) -> None:
         self._sampled(model).inc(images)

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,14 +20,19 @@ class Answered(NamedTuple):
     """One request that was answered; durations in nanoseconds."""
 
     images: int
-    batch: int
-    """Images in the run, those of others included."""
-    runs: int
-    """Runs counted here, and not with others who were in them."""
+    batches: tuple[int, ...]
+    """Images in each run that is counted here, and not with another request that was in it; those of others too."""
     total: int
     input: int
+    queue: int
     infer: int
     output: int
+    statistics: bool = False
+    """Whether it asked for any."""
+
+
+# Is told of every request that is counted, by the name of its model.
+Listener = Callable[[str, Answered], None]
 
 
 @dataclass(slots=True)
@@ -93,15 +99,18 @@ class _Counts:
 
 
 class Tally:
-    """The counts of all versions of this process. Safe to use from several threads."""
+    """The counts of all versions of this process. Safe to use from several threads.
 
-    def __init__(self) -> None:
+    A request is written down when it is answered, and counted some time later, when there is less to do.
+    """
+
+    def __init__(self, listener: Listener | None = None) -> None:
+        self._listener = listener
         self._counts: dict[Key, _Counts] = {}
         self._waiting: deque[tuple[Key, int, Answered]] = deque()
         self._lock = threading.Lock()
 
     def succeeded(self, model: LoadedModel, request: Answered) -> None:
-        """Write it down: it is counted with others, later, for now there is a request to answer."""
         # Not the model itself, which may be let go meanwhile.
         self._waiting.append((model.key, time.time_ns() // 1_000_000, request))
         if len(self._waiting) > MOST_WAITING:
@@ -127,7 +136,7 @@ class Tally:
             return [counts.statistics(*key) for key, counts in self._counts.items()]
 
     def settle(self) -> None:
-        """Count what was written down until now; nothing asks for it but who wants memory back."""
+        """Count what was written down until now."""
         with self._lock:
             self._settle()
 
@@ -137,13 +146,15 @@ class Tally:
             counts = self._of(key)
             counts.last_inference = came
             counts.images += request.images
-            counts.runs += request.runs
+            counts.runs += len(request.batches)
             counts.success_ns += request.total
             # What was no work was waiting.
             counts.queue_ns += max(0, request.total - request.input - request.infer - request.output)
             counts.work.add(request)
-            if request.runs == 1:
-                counts.batch(request.batch).add(request)
+            if len(request.batches) == 1:
+                counts.batch(request.batches[0]).add(request)
+            if self._listener is not None:
+                self._listener(key[0], request)
 
     def _of(self, key: Key) -> _Counts:
         counts = self._counts.get(key)

@@ -84,7 +84,8 @@ def read_numbers(name: str, datatype: str, shape: Sequence[int], content: memory
         raise BadRequestError(
             f"input {name!r} has {len(content):,} bytes, shape {list(shape)} of {datatype} needs {needed:,}"
         )
-    return np.require(np.frombuffer(content, dtype).reshape(shape), requirements="A")
+    values = np.frombuffer(content, dtype).reshape(shape)
+    return values if values.flags.aligned else values.copy()
 
 
 def read_elements(name: str, count: int, content: memoryview) -> list[bytes]:

@@ -58,14 +58,12 @@ class InferenceCall(NamedTuple):
     input: Pixels | list[bytes]
     """A tensor of pixel values, or encoded images."""
     wanted: tuple[Wanted, ...]
+    outputs: tuple[str, ...]
+    """The names of those that are wanted."""
     priority: int = 0
     """1 is the highest; 0 stands for the default."""
     timeout_us: int | None = None
     """Microseconds after which nobody waits for the answer."""
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return tuple(output.name for output in self.wanted)
 
 
 class _Head(NamedTuple):
@@ -74,6 +72,7 @@ class _Head(NamedTuple):
     id: str | None
     input: InputTensor
     wanted: tuple[Wanted, ...]
+    outputs: tuple[str, ...]
     priority: int
     timeout_us: int | None
 
@@ -100,10 +99,10 @@ def read_request(
     message = split(body, json_lengths)
     if message.json is None:
         outputs = tuple(Wanted(name, binary=True) for name in default_outputs)
-        return InferenceCall(None, _read_raw(message.binary, spec), outputs)
+        return InferenceCall(None, _read_raw(message.binary, spec), outputs, tuple(default_outputs))
     read = _read_head if len(message.json) > HEAD_BYTES else _remembered_head
     head = read(message.json, spec, tuple(default_outputs), tuple(other_outputs), max_batch)
-    return InferenceCall(head.id, _read_values(head.input, message), head.wanted, head.priority, head.timeout_us)
+    return InferenceCall(head.id, _read_values(head.input, message), *head[2:])
 
 
 def write_response(
@@ -178,7 +177,8 @@ def _read_head(
     all_binary = request.parameters.binary_data_output
     wanted = _read_outputs(request.outputs, (*default_outputs, *other_outputs), all_binary)
     wanted = wanted or tuple(Wanted(name, all_binary) for name in default_outputs)
-    return _Head(request.id, given, wanted, request.parameters.priority, request.parameters.timeout or None)
+    names = tuple(output.name for output in wanted)
+    return _Head(request.id, given, wanted, names, request.parameters.priority, request.parameters.timeout or None)
 
 
 # A client says the same before each of its binary tensors.

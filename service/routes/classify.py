@@ -5,7 +5,7 @@ from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import orjson
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 
 from models.manifest import ModelManifest
 from service.batching.entry import Ran
@@ -13,7 +13,7 @@ from service.errors import ServiceError, error_response, retry_after
 from service.monitor.tally import Answered
 from service.routes.answers import Classification
 from service.routes.context import Context, Here
-from service.routes.route import DirectRoute
+from service.routes.route import DirectRequest, DirectResponse, DirectRoute
 from service.routes.steps import Moments, record_steps
 from service.routes.terms import terms_of
 from service.routes.upload import Image, JsonUpload, Options, Upload, read_upload
@@ -52,7 +52,7 @@ class Timing(NamedTuple):
 
 
 @router.post("/{name}/classify", openapi_extra=BODY, responses={200: {"model": Classification}})
-async def classify(request: Request, here: Here, name: str, options: Annotated[Options, Query()]) -> Response:
+async def classify(request: DirectRequest, here: Here, name: str, options: Annotated[Options, Query()]) -> Response:
     """Rank the classes of one image or several; with `statistics`, say what every activation layer did.
 
     The images are files of a form, the raw body, or base64 in JSON. An image that cannot be used fails alone, with its
@@ -63,7 +63,7 @@ async def classify(request: Request, here: Here, name: str, options: Annotated[O
     return await _classify(request, here, model, upload)
 
 
-async def _classify(request: Request, here: Context, model: LoadedModel, upload: Upload) -> Response:
+async def _classify(request: DirectRequest, here: Context, model: LoadedModel, upload: Upload) -> Response:
     came = time.perf_counter_ns()
     scheduler, options = here.scheduler, upload.options
     classifier = Classifier(model, options.top_k, options.statistics != "none", options.statistics == "channels")
@@ -106,19 +106,23 @@ def _count(
     model, name = classifier.model, classifier.model.manifest.name
     here.meters.decoded(name, timing.decode / 1e9)
     runs = [outcome for outcome in outcomes if isinstance(outcome, Ran) and outcome.runs]
-    for run in runs:
-        here.meters.ran(name, run.batch)
     inferred = sum(isinstance(result, Verdict) for result in results)
     here.meters.failed(name, len(results) - inferred)
     if not inferred:
         here.tally.failed(model, total)
         return
     infer = min(timing.inference, sum(run.infer_ns for run in runs))
-    here.meters.inferred(name, inferred, classifier.statistics, infer / 1e9)
-    here.meters.waited(name, (timing.inference - infer) / 1e9)
-    batch = runs[0].batch if runs else 0
-    output = total - timing.decode - timing.inference
-    here.tally.succeeded(model, Answered(inferred, batch, len(runs), total, timing.decode, infer, output))
+    answered = Answered(
+        images=inferred,
+        batches=tuple(run.batch for run in runs),
+        total=total,
+        input=timing.decode,
+        queue=timing.inference - infer,
+        infer=infer,
+        output=total - timing.decode - timing.inference,
+        statistics=classifier.statistics,
+    )
+    here.tally.succeeded(model, answered)
 
 
 def _respond(
@@ -128,7 +132,7 @@ def _respond(
     if len(failures) == len(results):
         message = "; ".join(dict.fromkeys(str(failure) for failure in failures))
         return error_response(failures[0].status, message, retry_after(failures[0]))
-    return Response(orjson.dumps(_answer(model, images, results, timing)), media_type="application/json")
+    return DirectResponse(orjson.dumps(_answer(model, images, results, timing)), b"application/json")
 
 
 def _answer(

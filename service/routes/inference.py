@@ -6,16 +6,16 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from service.batching.entry import Ran
-from service.compression import COMPRESSORS, WORTHWHILE_BYTES, asked
+from service.compression import COMPRESSORS, WORTHWHILE_BYTES
 from service.monitor.tally import Answered
 from service.protocol.binary import HEADER
 from service.protocol.envelope import InferenceRequest, InferenceResponse
 from service.protocol.inference import InferenceCall, read_request, write_response
 from service.routes.context import Context, Here
-from service.routes.route import DirectRoute
+from service.routes.route import DirectRequest, DirectResponse, DirectRoute
 from service.routes.steps import Moments, record_steps
 from service.routes.terms import terms_of
 from service.runtime.decoding import decode_all, decoding_seconds
@@ -39,6 +39,7 @@ BODY: dict[str, Any] = {
         }
     ],
 }
+LENGTH_HEADER = HEADER.lower().encode()
 ANSWER: dict[int | str, dict[str, Any]] = {200: {"model": InferenceResponse, "content": _BYTES}}
 # What reading and writing cost, measured on one core: a byte of JSON, a byte of a binary tensor, a number to write, a
 # byte to compress.
@@ -50,7 +51,7 @@ SECONDS_A_COMPRESSED_BYTE = 30e-9
 
 @router.post("/infer", openapi_extra=BODY, responses=ANSWER)
 @router.post("/versions/{version}/infer", openapi_extra=BODY, responses=ANSWER)
-async def infer_tensors(request: Request, here: Here, name: str, version: str | None = None) -> Response:
+async def infer_tensors(request: DirectRequest, here: Here, name: str, version: str | None = None) -> Response:
     """Run a model on pixel values 0…255, as FP32, FP16 or UINT8, or on encoded images, as BYTES.
 
     Tensors are JSON or bytes behind it. Name a statistics output in `outputs` to get it too.
@@ -65,9 +66,9 @@ async def infer_tensors(request: Request, here: Here, name: str, version: str | 
         raise
 
 
-async def _infer(request: Request, here: Context, model: LoadedModel, body: bytes, came: int) -> Response:
+async def _infer(request: DirectRequest, here: Context, model: LoadedModel, body: bytes, came: int) -> Response:
     scheduler, settings = here.scheduler, here.settings
-    lengths = request.headers.getlist(HEADER)
+    lengths = request.headers.json_lengths
     names = (model.output_names, model.statistics_names)
     read = partial(read_request, body, model.manifest.inputs[0], *names, settings.max_batch, lengths)
     terms = terms_of(request, settings)
@@ -81,7 +82,7 @@ async def _infer(request: Request, here: Context, model: LoadedModel, body: byte
     ready = time.perf_counter_ns()
     ran = await scheduler.infer(model, tensor, call.outputs, terms, here.monitor.observer())
     done = time.perf_counter_ns()
-    encoding = asked(request.headers.get("accept-encoding", ""))
+    encoding = request.headers.encoding
     write = partial(_respond, call, model, ran.values, encoding)
     response = await scheduler.finish(_writing_seconds(ran.values, encoding), write)
     _count(here, model, call, len(tensor), ran, Moments(came, ready, done, time.perf_counter_ns()))
@@ -89,24 +90,18 @@ async def _infer(request: Request, here: Context, model: LoadedModel, body: byte
 
 
 def _count(here: Context, model: LoadedModel, call: InferenceCall, images: int, ran: Ran, at: Moments) -> None:
-    name = model.manifest.name
-    statistics = not set(call.outputs) <= set(model.output_names)
-    here.meters.inferred(name, images, statistics, ran.infer_ns / 1e9)
-    here.meters.waited(name, ran.queue_ns / 1e9)
-    if ran.runs:
-        here.meters.ran(name, ran.batch)
-    here.tally.succeeded(
-        model,
-        Answered(
-            images=images,
-            batch=ran.batch,
-            runs=ran.runs,
-            total=at.answered - at.came,
-            input=at.ready - at.came,
-            infer=ran.infer_ns,
-            output=at.answered - at.done,
-        ),
+    statistics = not model.plain_names.issuperset(call.outputs)
+    answered = Answered(
+        images=images,
+        batches=(ran.batch,) * ran.runs,
+        total=at.answered - at.came,
+        input=at.ready - at.came,
+        queue=ran.queue_ns,
+        infer=ran.infer_ns,
+        output=at.answered - at.done,
+        statistics=statistics,
     )
+    here.tally.succeeded(model, answered)
     record_steps(model, statistics, at, [ran])
 
 
@@ -114,14 +109,14 @@ def _respond(call: InferenceCall, model: LoadedModel, values: Tensors, encoding:
     manifest = model.manifest
     labels = dict.fromkeys(model.output_names, manifest.class_names)
     body, json_length = write_response(call, manifest.name, manifest.version, model.provider, values, labels)
-    headers = {}
+    headers = []
     if json_length is not None:
-        headers[HEADER] = str(json_length)
+        headers.append((LENGTH_HEADER, b"%d" % json_length))
     if encoding and len(body) >= WORTHWHILE_BYTES:
         body = COMPRESSORS[encoding](body)
-        headers["Content-Encoding"] = encoding
-    media_type = "application/json" if json_length is None else "application/octet-stream"
-    return Response(body, headers=headers, media_type=media_type)
+        headers.append((b"content-encoding", encoding.encode()))
+    media_type = b"application/json" if json_length is None else b"application/octet-stream"
+    return DirectResponse(body, media_type, headers)
 
 
 def _reading_seconds(size: int, lengths: Sequence[str]) -> float:
@@ -130,5 +125,7 @@ def _reading_seconds(size: int, lengths: Sequence[str]) -> float:
 
 
 def _writing_seconds(values: Tensors, encoding: str | None) -> float:
-    numbers = sum(value.size for value in values.values())
+    numbers = 0
+    for value in values.values():
+        numbers += value.size
     return numbers * (SECONDS_A_NUMBER + (4 * SECONDS_A_COMPRESSED_BYTE if encoding else 0.0))

@@ -14,6 +14,7 @@ from service.mosaic import mosaic
 from service.routes.answers import LayerMap
 from service.routes.classify import BODY
 from service.routes.context import Here, LabelQuery, Version
+from service.routes.route import DirectRequest
 from service.routes.terms import terms_of
 from service.routes.upload import Options, read_upload
 from service.runtime.maps import LayerMaps, find_site
@@ -42,7 +43,9 @@ async def layer_map(
     The image comes as for `classify`. All channels have one scale of grey, from the least value to the greatest; what
     is not finite is red.
     """
-    upload = await read_upload(request, Options(version=version, label=label), 1, here.workers)
+    upload = await read_upload(
+        DirectRequest(request.scope, request.receive), Options(version=version, label=label), 1, here.workers
+    )
     model = await here.model(request, name, upload.options.named)
     channels = _channels(model, layer, channel)
     (image,) = upload.images

@@ -17,5 +17,6 @@ async def metrics(here: Here) -> Response:
     """Counters and histograms in the text format of Prometheus."""
     # In a thread: it reads files of all processes.
     exposition = partial(here.meters.exposition, here.shelf.served(), failed=len(here.shelf.failures))
+    here.tally.settle()
     body = await to_thread.run_sync(exposition)
     return Response(body + await here.monitor.series(), headers={"Content-Type": CONTENT_TYPE})

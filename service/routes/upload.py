@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
@@ -15,6 +14,7 @@ from models.choice import Label, Version
 from service.errors import BadRequestError, MediaTypeError, explain
 from service.protocol.envelope import parse_json
 from service.routes.context import named
+from service.routes.route import DirectRequest
 
 # Options, in JSON; more than there are, so that a wrong one is named.
 MAX_OPTIONS = 16
@@ -66,12 +66,12 @@ class Upload(NamedTuple):
     options: Options
 
 
-async def read_upload(request: Request, options: Options, max_images: int, workers: CapacityLimiter) -> Upload:
+async def read_upload(request: DirectRequest, options: Options, max_images: int, workers: CapacityLimiter) -> Upload:
     """Read a multipart form, a JSON object, or the raw bytes of one image, as the Content-Type says.
 
     Raises `BadRequestError` without an image or with too many, `MediaTypeError` for any other Content-Type.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = request.headers.media_type
     if media_type == "multipart/form-data":
         upload = await _read_form(request, options, max_images)
     elif media_type == "application/json":
@@ -89,7 +89,7 @@ async def read_upload(request: Request, options: Options, max_images: int, worke
     return upload
 
 
-async def _read_form(request: Request, options: Options, max_images: int) -> Upload:
+async def _read_form(request: DirectRequest, options: Options, max_images: int) -> Upload:
     _refuse_other_charsets(request.headers["content-type"])
     images: list[Image] = []
     fields: dict[str, str] = {}

@@ -88,7 +88,7 @@ class LoadedModel:
         """The outputs that only the instrumented session has."""
         self.output_names = tuple(spec.name for spec in bundle.manifest.outputs)
         self.statistics_names = tuple(spec.name for spec in self.statistics)
-        self._plain_names = frozenset(self.output_names)
+        self.plain_names = frozenset(self.output_names)
         check_manifest(bundle.manifest)
         self._sessions = Sessions(provider, threads, cuda)
         graph = self.graph_of(bundle)
@@ -128,7 +128,7 @@ class LoadedModel:
 
         Raises `ModelFaultError` when ONNX Runtime fails, `DeviceMemoryError` when it is for want of memory.
         """
-        plain = self._plain_names.issuperset(outputs)
+        plain = self.plain_names.issuperset(outputs)
         try:
             values = (self._plain if plain else self._instrumented).run(outputs, tensor)
         # ONNX Runtime's exceptions have no base of their own.

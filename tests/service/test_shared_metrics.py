@@ -16,12 +16,13 @@ ROOT = Path(__file__).parents[2]
 PROCESS = """
 import sys
 from service.monitor.meters import MODEL, Meters
+from service.monitor.tally import Answered
 meters = Meters()
 meters.came()
 for line in sys.stdin:
     meters.came()
     meters.answered({"method": "POST", MODEL: "m"}, 200, float(line))
-    meters.ran("m", 3)
+    meters.counted("m", Answered(images=3, batches=(3,), total=0, input=0, queue=0, infer=0, output=0))
     meters.tick(5)
     print("counted", flush=True)
 print(meters.exposition([], failed=2).decode())

@@ -15,10 +15,10 @@ NS = st.integers(0, 10**12)
 REQUESTS = st.builds(
     Answered,
     images=st.integers(1, 4),
-    batch=st.integers(1, 8),
-    runs=st.integers(1, 2),
+    batches=st.lists(st.integers(1, 8), max_size=2).map(tuple),
     total=NS,
     input=NS,
+    queue=NS,
     infer=NS,
     output=NS,
 )
