@@ -13,6 +13,7 @@ from service.control.course import Course
 from service.control.fleet import Fleet
 from service.control.index import index_of
 from service.control.joining import Joining
+from service.control.names import Names
 from service.control.pilot import Pilot
 from service.control.polling import Polling, follow_each
 from service.control.replica import Replica
@@ -53,6 +54,7 @@ class Control:
         self._empty = False
         self._polling = Polling(self.poll, poll_seconds) if poll_seconds else None
         self._unknown = Unknown()
+        self._names = Names(repository.names)
         self._trimming = Trimming(repository)
         self._changes: set[asyncio.Task[Any]] = set()
 
@@ -290,6 +292,7 @@ class Control:
     async def _known(self, name: str) -> Course:
         """The course of a model that is served or in the repository; raises `UnknownModelError`."""
         course = self._courses.get(name)
-        if course is None or not course.serving.versions:
-            await to_thread.run_sync(self._repository.resolve, name)
+        known = course is not None and course.serving.versions
+        if not known and not await to_thread.run_sync(self._repository.versions, name):
+            raise UnknownModelError(name, await self._names.recent())
         return self._courses.setdefault(name, Course(name))

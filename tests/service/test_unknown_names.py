@@ -1,5 +1,7 @@
 """Requests for what is not there, many of them."""
 
+import asyncio
+import time
 from pathlib import Path
 
 import anyio
@@ -20,11 +22,16 @@ class Counted(ModelRepository):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.looks = 0
+        self.listings = 0
         self.trimmed: list[set[Entry]] = []
 
     def versions(self, name: str) -> list[int]:
         self.looks += 1
         return super().versions(name)
+
+    def names(self) -> list[str]:
+        self.listings += 1
+        return super().names()
 
     def trim(self, served: set[Entry]) -> None:
         self.trimmed.append(set(served))
@@ -65,6 +72,32 @@ def test_what_is_not_there_is_looked_for_once_in_a_while(
         assert repository.looks - looks <= 2 * once
         assert len(messages) == 1
         assert len(repository.trimmed) == trims
+
+    anyio.run(scenario)
+
+
+def test_however_many_names_are_unknown_the_repository_is_listed_once_in_a_while(repository: Counted) -> None:
+    async def scenario() -> None:
+        control = await started(repository)
+        listings, looks = repository.listings, repository.looks
+
+        async def ask(name: str) -> None:
+            with pytest.raises(UnknownModelError, match=f"'{name}'; choose from tiny"):
+                await control.demand(name)
+
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(MANY):
+                tasks.create_task(ask(f"at-once-{number}"))
+        for number in range(MANY):
+            await ask(f"later-{number}")
+        periods = 1 + int((time.monotonic() - began) / SECONDS)
+        assert 1 <= repository.listings - listings <= periods
+        # One for each that is asked for, by its name, and one for each listing.
+        assert repository.looks - looks <= 2 * MANY + periods
+        # What was published since the listing, and was not asked for before, is found at once.
+        bundles.publish(repository.root, "new")
+        await control.demand("new")
 
     anyio.run(scenario)
 
