@@ -6,13 +6,12 @@ batch size run in turn.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from benchmarks.networks import random_pixels, untrained
+from benchmarks.networks import Case, random_pixels, untrained
 from benchmarks.pairing import interleave, paired_ratio
 from models.instrument import instrument
 from models.manifest import ModelManifest
@@ -33,14 +32,6 @@ Row = dict[str, str]
 Session = BoundSession | DirectSession
 
 PLAIN = "CUDA graphs"
-
-
-@dataclass(frozen=True)
-class Case:
-    config: NetworkConfig
-    size: int
-    batches: tuple[int, ...]
-    rounds: int
 
 
 CASES = (

@@ -1,5 +1,6 @@
 """Untrained networks to time: speed depends on the scale of values at most, not on what the weights have learned."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -13,6 +14,17 @@ from training.export import INPUT, OUTPUT, export
 from training.resnet.network import NetworkConfig, build_network
 
 CALIBRATION_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed: a network for size × size images, at these batch sizes."""
+
+    config: NetworkConfig
+    size: int
+    batches: tuple[int, ...]
+    rounds: int
+    """At batch 1; some benchmarks take fewer for larger ones."""
 
 
 def untrained(config: NetworkConfig, size: int) -> tuple[onnx.ModelProto, ModelManifest]:

@@ -6,7 +6,6 @@ All arms of one network and batch size run in turn, one thread each. Full tensor
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from benchmarks.hooks import HookedClassifier
-from benchmarks.networks import random_pixels, untrained, untrained_classifier
+from benchmarks.networks import Case, random_pixels, untrained, untrained_classifier
 from benchmarks.pairing import interleave, paired_ratio
 from models.instrument import instrument, tapped_tensors
 from models.manifest import ModelManifest
@@ -38,15 +37,6 @@ LAYERS = "layer statistics, compiled pass"
 GRAPH = "layer statistics, reductions in the graph"
 TENSORS = "full tensors to the host"
 EAGER = "PyTorch eager"
-
-
-@dataclass(frozen=True)
-class Case:
-    config: NetworkConfig
-    size: int
-    batches: tuple[int, ...]
-    rounds: int
-    """At batch 1; fewer for larger ones."""
 
 
 CASES = (

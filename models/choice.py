@@ -4,7 +4,9 @@ import json
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from models.notes import parse_note
 
 CHOICE = "serving.json"
 MAX_CHOICE_BYTES = 64 << 10
@@ -79,9 +81,4 @@ class Choice(BaseModel):
 
 def parse_choice(content: bytes) -> Choice:
     """Raises `ValueError` where it is none."""
-    try:
-        return Choice.model_validate_json(content)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"])) or CHOICE
-        raise ValueError(f"{CHOICE} is not valid: {where}: {problem['msg']}") from error
+    return parse_note(Choice, CHOICE, content)

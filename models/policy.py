@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.choice import Version
+from models.notes import parse_note
 
 POLICY = "policy.json"
 MAX_POLICY_BYTES = 64 << 10
@@ -45,9 +46,4 @@ def policy_of(name: str, settings: Mapping[str, VersionPolicy], own: VersionPoli
 
 def parse_policy(content: bytes) -> VersionPolicy:
     """Raises `ValueError` where it is none."""
-    try:
-        return VersionPolicy.model_validate_json(content)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"])) or POLICY
-        raise ValueError(f"{POLICY} is not valid: {where}: {problem['msg']}") from error
+    return parse_note(VersionPolicy, POLICY, content)

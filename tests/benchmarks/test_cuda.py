@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cuda import PLAIN, Case, cuda
+from benchmarks.cuda import PLAIN, cuda
+from benchmarks.networks import Case
 from service.errors import StartupError
 from service.runtime.provider import choose_provider
 from training.resnet.network import NetworkConfig
