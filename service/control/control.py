@@ -9,7 +9,7 @@ from anyio import to_thread
 from models.choice import Choice
 from models.policy import VersionPolicy
 from models.repository import ModelRepository, UnknownModelError, UnknownVersionError
-from service.control.course import Course
+from service.control.course import Course, LastUsed
 from service.control.fleet import Fleet
 from service.control.index import index_of
 from service.control.joining import Joining
@@ -34,7 +34,7 @@ class Control:
     """Every change has two phases: all replicas prepare, and only if all can, all serve; else nothing changes.
 
     Belongs to one event loop. A model's versions are those that its policy has, those of its labels, its default, and
-    the `max_named` that requests named last. What is in the repository is looked at by `start`, `load` and `poll`; a
+    of those that requests named the `max_named` that were used last. What is in the repository is looked at by `start`, `load` and `poll`; a
     version that failed is tried again by `load`, or when its files have changed.
     """
 
@@ -44,9 +44,10 @@ class Control:
         policies: Mapping[str, VersionPolicy] | None = None,
         max_named: int = 4,
         poll_seconds: float | None = None,
+        last_used: LastUsed = lambda name, version: 0,  # noqa: ARG005
     ) -> None:
         self._repository = repository
-        self._max_named = max_named
+        self._max_named, self._last_used = max_named, last_used
         self._fleet = Fleet()
         self._pilot = Pilot(repository, self._fleet, policies or {})
         self._joining = Joining(repository, self._fleet, self._pilot)
@@ -272,8 +273,7 @@ class Control:
             raise ModelUnavailableError(course.reason(version))
         try:
             await self._pilot.prepare(course, version)
-            course.named = [*(named for named in course.named if named != version), version]
-            del course.named[: max(len(course.named) - self._max_named, 0)]
+            course.name_version(version, self._max_named, self._last_used)
         finally:
             await self._pilot.serve(course)
 

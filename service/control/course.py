@@ -1,12 +1,17 @@
 """What is known of one model, and what is meant for it."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from models.choice import Choice
 from models.policy import VersionPolicy
 from service.control.serving import WHOLE, Serving, State
 from service.errors import ConflictError, UnloadedError
+
+# When a version last answered an inference, in milliseconds since 1970; 0 for never.
+LastUsed = Callable[[str, int], int]
 
 # The newcomers that a version may keep out or end before all others do without it.
 PATIENCE = 3
@@ -38,8 +43,8 @@ class Course:
         self.chosen: list[int] = []
         """The versions that the policy has, of those that load."""
         self.default: int | None = None
-        self.named: list[int] = []
-        """The versions that requests named, the one that was loaded last at the end."""
+        self.named: dict[int, int] = {}
+        """The versions that requests named, and when each was loaded for them: milliseconds since 1970."""
         self.ready: set[int] = set()
         """The versions that all replicas have loaded, whatever became of their files since."""
         self.loading: set[int] = set()
@@ -90,9 +95,16 @@ class Course:
             version: mark for version, mark in self.tried.items() if version in self.ready or version in self.failures
         }
 
+    def name_version(self, version: int, most: int, last_used: LastUsed) -> None:
+        """A request named it. Of more than `most` such versions the ones go whose last use is longest ago."""
+        self.named[version] = time.time_ns() // 1_000_000
+        others = (named for named in self.named if named != version)
+        latest = sorted(others, key=lambda named: max(self.named[named], last_used(self.name, named)), reverse=True)
+        self.named = {named: self.named[named] for named in [version, *latest][:most]}
+
     def forget(self) -> None:
         """No replica has anything of it."""
-        self.default, self.chosen, self.named = None, [], []
+        self.default, self.chosen, self.named = None, [], {}
         self.ready.clear()
         self.tried.clear()
 

@@ -2,6 +2,7 @@
 
 from models.repository import ModelRepository
 from service.control.control import Control
+from service.control.course import LastUsed
 from service.errors import StartupError
 from service.settings import Settings
 
@@ -39,7 +40,7 @@ def source_of(settings: Settings) -> ModelRepository:
         raise StartupError(f"{error} (RESLENS_MODEL_REPOSITORY)") from error
 
 
-def control_of(settings: Settings) -> Control:
+def control_of(settings: Settings, last_used: LastUsed) -> Control:
     """The one control of a service, which no replica has joined yet; raises `StartupError`."""
     poll_seconds = settings.poll_seconds if settings.model_control == "poll" else None
-    return Control(source_of(settings), settings.version_policies, settings.max_versions, poll_seconds)
+    return Control(source_of(settings), settings.version_policies, settings.max_versions, poll_seconds, last_used)

@@ -40,7 +40,7 @@ class Pilot:
         look = course.look
         course.unloaded = False
         course.ready &= set(look.versions)
-        course.named = [version for version in course.named if version in look.versions]
+        course.named = {version: loaded for version, loaded in course.named.items() if version in look.versions}
         course.chosen = await self._chosen(course)
         pinned = look.choice.default
         if pinned in look.versions and await self._is_good(course, pinned):

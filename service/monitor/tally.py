@@ -129,6 +129,13 @@ class Tally:
             self._settle()
             return self._of(model.key).statistics(model.manifest.name, model.manifest.version)
 
+    def last_used(self, name: str, version: int) -> int:
+        """When a version last answered an inference, in milliseconds since 1970; 0 for never."""
+        with self._lock:
+            self._settle()
+            counts = self._counts.get((name, version))
+            return counts.last_inference if counts else 0
+
     def all(self) -> list[ModelStatistics]:
         """The counts of every version that there ever was, as they are now."""
         with self._lock:

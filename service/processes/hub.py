@@ -22,14 +22,14 @@ Welcome = Callable[[int, Channel], Awaitable[None]]
 class Hub:
     """Answers the processes of the service. Belongs to one event loop."""
 
-    def __init__(self, control: Control, welcome: Welcome, refused: Callable[[str], None]) -> None:
+    def __init__(self, control: Control, tallies: Tallies, welcome: Welcome, refused: Callable[[str], None]) -> None:
         self._control = control
+        self._tallies = tallies
         self._welcome = welcome
         self._refused = refused
         self.workers: dict[int, Channel] = {}
         self.observer: Channel | None = None
         self._channels: set[Channel] = set()
-        self._tallies = Tallies()
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one process until it ends."""

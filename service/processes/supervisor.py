@@ -30,6 +30,7 @@ from service.processes.remains import Remains
 from service.processes.replica import RemoteReplica
 from service.processes.size import gpus, share_of
 from service.processes.sockets import CONTROL, bind, url_of
+from service.processes.tallies import Tallies
 from service.runtime.cpus import available_cpus
 from service.settings import Settings
 
@@ -60,8 +61,9 @@ class Supervisor:
         self._url = url_of(listeners[0], settings.tls_certificate is not None)
         self._dispatcher = Dispatcher(listeners)
         self._processes = context()
-        self._control = control_of(settings)
-        self._hub = Hub(self._control, self._welcome, self._refuse)
+        tallies = Tallies()
+        self._control = control_of(settings, tallies.last_used)
+        self._hub = Hub(self._control, tallies, self._welcome, self._refuse)
         self._remains = Remains(directory / METRICS)
         self._observer = Child("the observer", self._start_observer, self._remains.gather)
         self._workers = [

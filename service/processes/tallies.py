@@ -24,6 +24,12 @@ class Tallies:
             key = (counts.name, counts.version)
             self._ended[key] = added([self._ended[key], counts]) if key in self._ended else counts
 
+    def last_used(self, name: str, version: int) -> int:
+        """When any of them last answered an inference of a version, in milliseconds since 1970; 0 if none is known."""
+        everything = (counts for said in (self._ended.values(), *self._living.values()) for counts in said)
+        same = (each.last_inference for each in everything if (each.name, each.version) == (name, str(version)))
+        return max(same, default=0)
+
     def others(self, worker: Hashable) -> list[ModelStatistics]:
         """Of all but one, the dead included."""
         living = (counts for other, said in self._living.items() if other is not worker for counts in said)
