@@ -91,11 +91,12 @@ def create_app(
     """
     access = Access(settings, slots)
     meters = Meters()
-    own = control_of(settings) if controls is None else None
+    tally = Tally(meters.counted)
+    own = control_of(settings, tally.last_used) if controls is None else None
     controls = controls or own
     assert controls is not None
     watching = monitor(meters) if monitor else _own_monitor(settings, meters, bucket_seconds)
-    context = _context(settings, meters, watching, controls, peers)
+    context = _context(settings, meters, tally, watching, controls, peers)
     tracing = tracing_of()
 
     @asynccontextmanager
@@ -167,7 +168,9 @@ def _own_monitor(settings: Settings, meters: Meters, bucket_seconds: int) -> Mon
     return local_monitor(settings, meters, bucket_seconds)
 
 
-def _context(settings: Settings, meters: Meters, monitor: Monitor, controls: Controls, peers: Peers | None) -> Context:
+def _context(
+    settings: Settings, meters: Meters, tally: Tally, monitor: Monitor, controls: Controls, peers: Peers | None
+) -> Context:
     repository = repository_of(settings)
     provider = choose_provider(settings.provider, settings.device)
     cuda = CudaOptions.of(settings)
@@ -187,7 +190,7 @@ def _context(settings: Settings, meters: Meters, monitor: Monitor, controls: Con
         shelf=ModelShelf(repository, load),
         control=controls,
         meters=meters,
-        tally=Tally(meters.counted),
+        tally=tally,
         scheduler=scheduler,
         workers=CapacityLimiter(max(2, cpus)),
         monitor=monitor,

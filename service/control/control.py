@@ -34,8 +34,8 @@ class Control:
     """Every change has two phases: all replicas prepare, and only if all can, all serve; else nothing changes.
 
     Belongs to one event loop. A model's versions are those that its policy has, those of its labels, its default, and
-    of those that requests named the `max_named` that were used last. What is in the repository is looked at by `start`, `load` and `poll`; a
-    version that failed is tried again by `load`, or when its files have changed.
+    of those that requests named the `max_named` that were used last. What is in the repository is looked at by `start`,
+    `load` and `poll`; a version that failed is tried again by `load`, or when its files have changed.
     """
 
     def __init__(
