@@ -38,6 +38,7 @@ VALUES_BESIDE_DATA = 10_000
 # JSON that is remembered as it was read: so many of the last ones, of no more than so many bytes.
 HEADS = 256
 HEAD_BYTES = 1024
+DATA = b'"data"'
 
 Pixels = NDArray[np.float32]
 
@@ -77,6 +78,10 @@ class _Head(NamedTuple):
     timeout_us: int | None
 
 
+# The input of a model, its outputs, the other outputs that it has, and the most images of a request.
+_Context = tuple[TensorSpec, tuple[str, ...], tuple[str, ...], int]
+
+
 class Reply(NamedTuple):
     body: bytes
     json_length: int | None
@@ -100,9 +105,45 @@ def read_request(
     if message.json is None:
         outputs = tuple(Wanted(name, binary=True) for name in default_outputs)
         return InferenceCall(None, _read_raw(message.binary, spec), outputs, tuple(default_outputs))
+    context = (spec, tuple(default_outputs), tuple(other_outputs), max_batch)
+    if len(message.json) > HEAD_BYTES and (flat := _read_flat(message, context)):
+        return flat
     read = _read_head if len(message.json) > HEAD_BYTES else _remembered_head
-    head = read(message.json, spec, tuple(default_outputs), tuple(other_outputs), max_batch)
+    head = read(message.json, *context)
     return InferenceCall(head.id, _read_values(head.input, message), *head[2:])
+
+
+def _read_flat(message: Message, context: _Context) -> InferenceCall | None:
+    """Read JSON with one flat list of many numbers: what stands around them is short, and was often read before.
+
+    None for whatever is not exactly that: then nothing is known of it, and all of it is read as one.
+    """
+    json = message.json
+    assert json is not None
+    key = json.find(DATA)
+    start = json.find(b"[", key)
+    end = json.find(b"]", start)
+    if min(key, start, end) < 0 or json[key + len(DATA) : start].strip() != b":":
+        return None
+    if json.find(DATA, end) >= 0 or json.find(b"\\", end) >= 0:  # another one behind it would count
+        return None
+    around, numbers = json[: start + 1] + json[end:], json[start : end + 1]
+    if len(around) > HEAD_BYTES:
+        return None
+    spec, _, _, max_batch = context
+    # Fewer than in what would be refused; nobody gives them words.
+    if numbers.count(b",") >= max_batch * math.prod(spec.shape[1:]) or holds_words(numbers) or message.binary:
+        return None
+    try:
+        # Were the list not the input's data, that would not be empty now.
+        head = _remembered_head(around, *context)
+        data = orjson.loads(numbers)
+    except (BadRequestError, orjson.JSONDecodeError):
+        return None
+    given = head.input
+    if given.data != [] or given.datatype == "BYTES" or given.parameters.binary_data_size is not None:
+        return None
+    return InferenceCall(head.id, read_json_tensor(given.name, given.datatype, given.shape, data, True), *head[2:])
 
 
 def write_response(

@@ -68,6 +68,8 @@ def read_json_tensor(
     values = pack(shape, data, datatype == "UINT8") if wordless else None
     if values is None:
         values = _checked(name, datatype, shape, numbers(name, data))
+    if values.dtype == np.uint8:
+        return values.astype(np.float32).reshape(shape)
     with np.errstate(over="ignore"):
         tensor = values.astype(np.float32, copy=False).reshape(shape)
     if not np.isfinite(tensor).all():

@@ -60,7 +60,7 @@ def test_any_json_gives_a_tensor_or_a_bad_request(datatype: str, data: object) -
 
 def test_half_precision_travels_as_bytes_alone() -> None:
     values = {"logits": np.array([[1.5, np.inf]], np.float16)}
-    call = InferenceCall(None, [], (Wanted("logits", binary=True),))
+    call = InferenceCall(None, [], (Wanted("logits", binary=True),), ("logits",))
     body, length = write_response(call, "m", 1, "CPU", values, {})
     (output,) = orjson.loads(body[:length])["outputs"]
     assert (output["datatype"], output["shape"]) == ("FP16", [1, 2])
