@@ -113,6 +113,8 @@ class Scheduler:
             return []
         inferences = [Inference(model, tensor, outputs, observer) for tensor in tensors]
         entries = self._enter(self._plan(model), inferences, terms)
+        if len(entries) == 1:  # as most often, and then this takes a fraction of the time
+            return [await _settled(entries[0].future)]
         results = await asyncio.gather(*(entry.future for entry in entries), return_exceptions=True)
         return [_expected(result) for result in results]
 
@@ -185,6 +187,13 @@ def scheduler_of(settings: Settings, provider: str, threads: int) -> Scheduler:
         runs=settings.concurrency or (1 if provider == CPU else DEVICE_RUNS),
         works=threads,
     )
+
+
+async def _settled(future: asyncio.Future[Ran]) -> Ran | ServiceError:
+    try:
+        return await future
+    except ServiceError as error:
+        return error
 
 
 def _expected(result: Ran | BaseException) -> Ran | ServiceError:
