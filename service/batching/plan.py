@@ -16,11 +16,12 @@ CPU_SIZES = (1, 2, 4, 8)
 # A batch must save this share of an image's time, for who comes first has to wait for the others: two that take 3/4 of
 # their time together end when on average they would have one after the other, after (1 + 2)/2 = 2 · 3/4 of it.
 WORTHWHILE = 0.25
-# …unless runs are so short that what is done between them counts: then merged ones need only not be much slower.
+# …unless runs are so short that what is done between them counts: then merged ones need only not be far slower, and
+# little is made of times that other processes disturb while this one loads.
 # Measured with a ResNet-20 of 1.2 ms and 32 callers: merged to eight, requests take 0.81 of the processors' time.
-NOT_SLOWER = -0.05
+NOT_SLOWER = -0.3
 # What a merged run on the event loop's own thread may take: so long nothing else is heard.
-LONGEST_TURN = 0.015
+LONGEST_TURN = 0.02
 ROUNDS = 5
 # Most seconds that measuring one model may add to its load.
 MEASURING_SECONDS = 0.25
