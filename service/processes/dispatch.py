@@ -1,4 +1,4 @@
-"""Hands each connection to the worker that has the fewest.
+"""Hands each connection to the worker that has the fewest, and those of a burst to all in turn.
 
 If workers accepted for themselves, whichever wakes first would take all that came at once: a client with eight
 connections would keep one core busy and leave the others idle. So the supervisor accepts, and passes the sockets on.
@@ -24,6 +24,9 @@ RETRY_SECONDS = 0.01
 PAUSE_SECONDS = 0.1
 # A worker that takes nothing for so long gets what no other one will have.
 BEHIND_SECONDS = 0.25
+# Connections that come within this time of each other are dealt out in turn: what the workers say of those that ended
+# may be as old, and whoever opens several at once keeps them where they are.
+BURST_SECONDS = 0.05
 
 
 class Receiver:
@@ -35,12 +38,19 @@ class Receiver:
         self._open = 0
         # What is on its way, each since when: the worker may fall over before it takes it.
         self._given: deque[tuple[socket.socket, float]] = deque()
+        self._lately: deque[float] = deque()
         link.setblocking(False)
 
     @property
     def connections(self) -> int:
         """Those open, and those on their way."""
         return self._open + len(self._given)
+
+    def lately(self) -> int:
+        """How many it was given in the last moment."""
+        while self._lately and time.monotonic() - self._lately[0] > BURST_SECONDS:
+            self._lately.popleft()
+        return len(self._lately)
 
     @property
     def behind(self) -> bool:
@@ -53,7 +63,9 @@ class Receiver:
             socket.send_fds(self.link, [b"+"], [connection.fileno()])
         except OSError:
             return False
-        self._given.append((connection, time.monotonic()))
+        now = time.monotonic()
+        self._given.append((connection, now))
+        self._lately.append(now)
         return True
 
     def read_reports(self) -> None:
@@ -153,5 +165,5 @@ class Dispatcher:
         self._pass_on()
 
 
-def _load(receiver: Receiver) -> tuple[bool, int]:
-    return receiver.behind, receiver.connections
+def _load(receiver: Receiver) -> tuple[bool, int, int]:
+    return receiver.behind, receiver.lately(), receiver.connections
