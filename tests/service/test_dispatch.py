@@ -18,8 +18,9 @@ async def shares(connections: int, pause: float) -> list[int]:
             sockets.enter_context(end)
         dispatcher = Dispatcher([listener])
         pairs[1][1].send(REPORT.pack(0, 6))
-        for supervisor, _ in pairs:
-            dispatcher.add(Receiver(supervisor))
+        receivers = [Receiver(supervisor) for supervisor, _ in pairs]
+        for receiver in receivers:
+            dispatcher.add(receiver)
         await asyncio.sleep(BURST_SECONDS)
         for _ in range(connections):
             _, writer = await asyncio.open_connection(*listener.getsockname())
@@ -27,6 +28,8 @@ async def shares(connections: int, pause: float) -> list[int]:
             await asyncio.sleep(pause)
         await asyncio.sleep(0.1)
         given = [taken(worker) for _, worker in pairs]
+        for receiver in receivers:
+            dispatcher.remove(receiver)
         dispatcher.close()
         return given
 
