@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -87,6 +88,14 @@ def client(tmp_path_factory: pytest.TempPathFactory, tiny: bundles.Tiny) -> Iter
 def pixels() -> NDArray[np.uint8]:
     """Four images that pre-processing leaves as they are, N×3×8×8."""
     return np.random.default_rng(0).integers(0, 256, (4, 3, bundles.SIZE, bundles.SIZE), dtype=np.uint8)
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for temporary files of its own, with a path that is short enough for sockets in it."""
+    with tempfile.TemporaryDirectory() as name:
+        monkeypatch.setenv("TMPDIR", name)
+        yield Path(name)
 
 
 def png(pixels_CHW: NDArray[np.uint8]) -> bytes:

@@ -101,12 +101,7 @@ def replace(service: Operated, number: int, meanwhile: Callable[[], object]) -> 
     eventually(replaced)
 
 
-def test_workers_that_are_killed_leave_their_counts_and_no_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "t"
-    folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
+def test_workers_that_are_killed_leave_their_counts_and_no_files(tmp_path: Path, temporary: Path) -> None:
     bundles.publish(tmp_path / "shelf")
     with operated(tmp_path / "shelf", tmp_path / "log", WORKERS=2, LOG_FORMAT="json") as service:
         seen = [0.0]
@@ -123,7 +118,7 @@ def test_workers_that_are_killed_leave_their_counts_and_no_files(
             return total() == expected
 
         def files() -> int:
-            return len(list(folder.glob("reslens-*/metrics/*.db")))
+            return len(list(temporary.glob("reslens-*/metrics/*.db")))
 
         for expected in (5, 10, 15, 20):
             for _ in range(5):

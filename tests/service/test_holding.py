@@ -49,10 +49,7 @@ def test_what_is_another_users_stays(tmp_path: Path) -> None:
     assert (left / "file").exists()
 
 
-def test_a_start_removes_what_a_killed_service_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    temporary = tmp_path / "t"
-    temporary.mkdir()
-    monkeypatch.setenv("TMPDIR", str(temporary))
+def test_a_start_removes_what_a_killed_service_left(tmp_path: Path, temporary: Path) -> None:
     bundles.publish(tmp_path / "shelf")
 
     def folders() -> set[Path]:

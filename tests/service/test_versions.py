@@ -53,6 +53,7 @@ def read_only() -> Iterator[Path]:
             bundles.publish(root, "tiny", bundles.Tiny.random(seed))
         (root / "tiny").chmod(0o555)
         if user == 0:
+            "here".encode("idna")  # what that imports need not be readable by others
             os.seteuid(65534)
         try:
             yield root
