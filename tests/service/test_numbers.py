@@ -13,7 +13,7 @@ from service.protocol.numbers import holds_words
 from service.protocol.tensors import read_json_tensor
 
 SHAPE = (2, 1, 3)
-NUMBERS = st.integers(0, 255) | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
+NUMBERS = st.integers(0, 255) | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 ELEMENTS = NUMBERS | st.none() | st.text(max_size=2) | st.lists(st.integers(0, 3), max_size=2)
 FLAT = st.lists(ELEMENTS, min_size=6, max_size=6) | st.lists(NUMBERS, max_size=7)
 NESTED = st.lists(st.lists(st.lists(NUMBERS, min_size=3, max_size=3), min_size=1, max_size=1), min_size=2, max_size=2)
