@@ -4,12 +4,12 @@ A client says the same before each of its requests. Parsing it again, and making
 else that is done for a small one.
 """
 
-from asyncio import Event, TimerHandle
+from asyncio import Event, Task, TimerHandle
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import ClassVar, NamedTuple
 
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
@@ -66,6 +66,8 @@ class Heads:
     def find(self, data: bytes) -> tuple[Plain, int] | None:
         """What the head at the start of the data means, and where it ends; None if it is not known."""
         end = data.find(END, 0, LONGEST_HEAD)
+        if end < 0:  # what has come may be part of a longer head
+            return None
         plain = self._known.get(data[:end])
         return None if plain is None else (plain, end + len(END))
 
@@ -113,19 +115,19 @@ class PlainConnection(Connection):
     _size = 0  # bytes of it
     _previous: RequestResponseCycle | None = None
     _held = b""  # of a request that the parser need not see, if the rest comes
-    _hold_timer: TimerHandle
+    _hold_timer: TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._held:
-            self._let_go()
+        self._let_go()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._held:
-            data = self._let_go() + data
+        # The timer goes on: slow bodies are for the parser, which has times for them.
+        data, self._held = self._held + data, b""
         if self._between and self._is_idle() and not self.flow.write_paused:
             if self._take_plain(data):
                 return
+            self._let_go()
             self._first, self._size, self._previous = data, 0, self.cycle
         self._size += len(data)
         super().data_received(data)
@@ -147,18 +149,22 @@ class PlainConnection(Connection):
         plain, start = found
         missing = start + plain.length - len(data)
         if missing == 0:
+            self._let_go()
             self._answer_plain(plain, data[start:])
         elif missing > 0 and start + plain.length <= MOST_HELD:
             self._held = data
             self._end_deadline()
-            self._hold_timer = self.loop.call_later(HOLD_SECONDS, self._hold_no_longer)
+            if self._hold_timer is None:
+                self._hold_timer = self.loop.call_later(HOLD_SECONDS, self._hold_no_longer)
         else:
             return False
         return True
 
     def _let_go(self) -> bytes:
         held, self._held = self._held, b""
-        self._hold_timer.cancel()
+        if self._hold_timer is not None:
+            self._hold_timer.cancel()
+            self._hold_timer = None
         return held
 
     def _hold_no_longer(self) -> None:
@@ -175,8 +181,17 @@ class PlainConnection(Connection):
         self.cycle = cycle  # type: ignore[assignment]
         scope = {**plain.scope, "client": self.client, "server": self.server, GONE: cycle.gone}
         task = self.loop.create_task(plain.answer(scope, body, partial(self._write_plain, cycle)))
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(partial(self._end_plain, cycle))
         self.tasks.add(task)
+
+    def _end_plain(self, cycle: PlainCycle, task: Task[None]) -> None:
+        """Nobody waits for ever: what was cut off, or failed where nothing should, is answered as uvicorn does."""
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self.logger.error("Exception in ASGI application\n", exc_info=error)
+        if not cycle.response_complete:
+            cycle.keep_alive = False
+            self._write_plain(cycle, PlainTextResponse("Internal Server Error", 500))
 
     def _write_plain(self, cycle: PlainCycle, response: Response) -> None:
         cycle.response_complete = True

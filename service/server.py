@@ -64,8 +64,11 @@ class Server(uvicorn.Server):
             self.greet()
 
     async def on_tick(self, counter: int) -> bool:
-        self._context.tally.settle()
-        self._context.meters.tick(self._context.scheduler.pending)
+        try:
+            self._context.tally.settle()
+            self._context.meters.tick(self._context.scheduler.pending)
+        except OSError:  # a full disk: the service is there for its answers
+            logger.exception("requests could not be counted")
         if self._certificate and counter % CERTIFICATE_TICKS == 0:
             self._certificate.refresh()
         return await super().on_tick(counter)

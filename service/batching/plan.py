@@ -59,14 +59,15 @@ def plan(model: LoadedModel, batching: Batching, max_batch: int, short_seconds: 
     if model.provider != CPU:
         sizes = (1,) if batching == "off" else tuple(size for size in model.buckets if size <= max_batch)
         return Plan(model.run_seconds, sizes, min(max_batch, model.buckets[-1]), plain, pads=True)
-    seconds = min(model.run_seconds, *_least_seconds(model, (1,)))
+    seconds = min([model.run_seconds, *_least_seconds(model, (1,), model.run_seconds)])
     short = seconds <= short_seconds
     most = int(max(LONGEST_TURN, short_seconds) / seconds) if short else max_batch
     sizes = tuple(size for size in CPU_SIZES if size <= min(most, max_batch))
     if batching == "off":
         sizes = (1,)
     elif batching == "auto":
-        sizes = _worthwhile(sizes, _least_seconds(model, sizes), NOT_SLOWER if short else WORTHWHILE)
+        measured = _least_seconds(model, sizes, seconds)
+        sizes = _worthwhile(sizes, measured, NOT_SLOWER if short else WORTHWHILE) if measured else (1,)
     return Plan(seconds, sizes, max_batch, plain)
 
 
@@ -81,13 +82,13 @@ def _worthwhile(sizes: tuple[int, ...], seconds: Sequence[float], least: float) 
     return tuple(size for size in sizes if size <= max(saving, default=1))
 
 
-def _least_seconds(model: LoadedModel, sizes: Sequence[int]) -> list[float]:
+def _least_seconds(model: LoadedModel, sizes: Sequence[int], seconds: float) -> list[float]:
     """What an image takes in a run of each size: the least of several, for other work makes runs longer, none shorter.
 
-    Of a model that takes too long to measure, that of one image is said for all.
+    Nothing of a model that takes too long to measure, by the seconds of a run of one image.
     """
-    if ROUNDS * sum(sizes) * model.run_seconds > MEASURING_SECONDS:
-        return [model.run_seconds] * len(sizes)
+    if ROUNDS * sum(sizes) * seconds > MEASURING_SECONDS:
+        return []
     rounds = [[_seconds_an_image(model, size) for size in sizes] for _ in range(ROUNDS)]
     return [min(times) for times in zip(*rounds, strict=True)]
 

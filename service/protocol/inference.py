@@ -125,10 +125,11 @@ def _read_flat(message: Message, context: _Context) -> InferenceCall | None:
     end = json.find(b"]", start)
     if min(key, start, end) < 0 or json[key + len(DATA) : start].strip() != b":":
         return None
-    if json.find(DATA, end) >= 0 or json.find(b"\\", end) >= 0:  # another one behind it would count
+    if json.find(DATA, end) >= 0:  # it would count, and this one not
         return None
     around, numbers = json[: start + 1] + json[end:], json[start : end + 1]
-    if len(around) > HEAD_BYTES:
+    # Nor may the same name be written in another way, or there be anything but numbers in the list.
+    if len(around) > HEAD_BYTES or b"\\" in around or b'"' in numbers or b"{" in numbers or numbers.find(b"[", 1) > 0:
         return None
     spec, _, _, max_batch = context
     # Fewer than in what would be refused; nobody gives them words.

@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -79,19 +80,40 @@ def _directories() -> Iterator[Path]:
 
 
 def _read(file: Path) -> bytes | None:
-    """Nothing where it is missing, or was not written to its end."""
+    """Nothing where it is missing, was not written to its end, or may have been written by another user."""
     try:
-        digest, content = (stored := file.read_bytes())[:DIGEST_BYTES], stored[DIGEST_BYTES:]
+        if not (_is_own(file.parent) and _is_own(file)):
+            return None
+        stored = file.read_bytes()
     except OSError:
         return None
+    digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
     return content if hashlib.sha256(content).digest() == digest else None
+
+
+def _is_own(path: Path) -> bool:
+    """Whether only this user and the administrator may have put there what is there: it is going to be executed."""
+    status = path.lstat()
+    foreign = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or stat.S_ISLNK(status.st_mode)
+    return not foreign and (not hasattr(os, "geteuid") or status.st_uid in (0, os.geteuid()))
 
 
 def _keep(content: bytes, name: str) -> Path | None:
     for directory in _directories():
         with contextlib.suppress(OSError):
-            directory.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=directory, delete=False) as file:
-                file.write(hashlib.sha256(content).digest() + content)
-            return Path(file.name).replace(directory / name)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if _is_own(directory):
+                return _write(hashlib.sha256(content).digest() + content, directory / name)
     return None
+
+
+def _write(content: bytes, path: Path) -> Path:
+    """All of it or nothing: others may read it meanwhile."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        try:
+            file.write(content)
+            file.flush()
+            return Path(file.name).replace(path)
+        except OSError:
+            Path(file.name).unlink()
+            raise

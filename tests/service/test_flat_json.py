@@ -1,6 +1,7 @@
 """JSON with one flat list is read as all other JSON is: the same calls, the same errors."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,11 @@ BODIES: dict[str, bytes] = {
     "twice, empty behind": TEXT.replace("]}]}", '], "data": []}]}').encode(),
     "twice, empty before": TEXT.replace('"data"', '"data": [], "data"').encode(),
     "twice, escaped": TEXT.replace("]}]}", '], "d\\u0061ta": []}]}').encode(),
+    "its data is empty, this is another": TEXT.replace('"data"', '"d\\u0061ta": [], "other": {"data"')
+    .replace("]}]}", "]}}]}")
+    .encode(),
+    "beside an empty one": TEXT.replace('"data": [', '"d\\u0061ta": []}], "data": [').replace("]}]}", "]}").encode(),
+    "objects in the list": of({**TENSOR, "data": [{"": {"": 0}}, *VALUES[1:]]}),
     "not ended": TEXT[:-3].encode(),
     "something behind": TEXT.encode() + b"]",
     "no comma": TEXT.replace("100, 101", "100 101").encode(),
@@ -99,6 +105,16 @@ def test_the_list_alone_is_read_again() -> None:
     assert isinstance(other, InferenceCall)
     assert isinstance(other.input, np.ndarray)
     assert other.input.ravel().tolist() == VALUES[::-1]
+
+
+def test_objects_are_counted_before_they_are_made() -> None:
+    tracemalloc.start()
+    deep = b'{"":' * 200 + b"0" + b"}" * 200
+    message = read(TEXT.replace("[0, 1", "[" + ",".join([deep.decode()] * 500)).encode())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "objects" in str(message)
+    assert peak < 5_000_000
 
 
 @settings(max_examples=300, deadline=None)

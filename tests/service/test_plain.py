@@ -1,17 +1,23 @@
 """Requests whose heads came before are answered as the first one was, however they come."""
 
+import asyncio
+import contextlib
 import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
+from service.express import Express
 from service.plain import HEADS, HOLD_SECONDS, Heads
+from tests import bundles
 from tests.service.conftest import png
+from tests.service.operated import operated
 
 IMAGE = png(np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8))
 END = b"\r\n\r\n"
@@ -106,6 +112,60 @@ def test_a_known_request_may_come_in_two_parts(connect: Callable[[], socket.sock
         time.sleep(pause or 0.005)
         connection.sendall(request()[cut:])
         assert classes(answers(connection)[0]) == 3
+
+
+def test_a_head_in_the_middle_of_another_is_no_head(connect: Callable[[], socket.socket]) -> None:
+    # A request whose body is as long as its head but for two bytes: the first of them may look like a whole one.
+    length = 90
+    while (head := request(bytes(length)).removesuffix(END + bytes(length))) and len(head) - 2 != length:
+        length = len(head) - 2
+    whole = head + END + bytes(length)
+    first = connect()
+    first.sendall(whole)
+    assert answers(first)[0][0] == 422  # and now the head is known
+    for cut in range(1, len(whole)):
+        connection = connect()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(whole[:cut])
+        time.sleep(0.002)
+        connection.sendall(whole[cut:])
+        assert answers(connection)[0][0] == 422
+        connection.close()
+
+
+def test_a_known_request_has_no_more_time_than_others(tmp_path: Path) -> None:
+    bundles.publish(tmp_path / "shelf")
+    with operated(tmp_path / "shelf", tmp_path / "log", BODY_SECONDS=1, WORKERS=0) as service:
+        address = (service.client.base_url.host, service.client.base_url.port)
+        with socket.create_connection(address, timeout=20) as connection:
+            connection.sendall(request(bytes(5000)))
+            answers(connection)
+            started = time.monotonic()
+            connection.sendall(request(bytes(5000))[:-4990])
+            connection.settimeout(HOLD_SECONDS / 2)
+            while time.monotonic() - started < 10:  # each byte comes before what is held would be given up
+                with contextlib.suppress(TimeoutError):
+                    assert connection.recv(65536).startswith(b"HTTP/1.1 408")
+                    return
+                connection.sendall(b"\0")
+            pytest.fail("it was waited for")
+
+
+def test_what_is_cut_off_is_answered(connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = connect()
+    connection.sendall(request(IMAGE, 3))
+    answers(connection)
+
+    async def cut_off(*_: object, **__: object) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(Express, "_respond", cut_off)
+    connection.sendall(request(IMAGE, 3))
+    received = b""
+    while data := connection.recv(65536):
+        received += data
+    assert received.startswith(b"HTTP/1.1 500 ")
+    assert b"connection: close" in received
 
 
 def test_known_requests_in_one_packet_are_answered_in_their_order(connect: Callable[[], socket.socket]) -> None:

@@ -50,6 +50,15 @@ def test_requests_are_merged_where_that_was_measured_to_help(model: LoadedModel)
     assert plan(faster, "auto", 32, 0.0).sizes == (1,)
 
 
+def test_a_load_that_was_disturbed_merges_nothing_unmeasured(model: LoadedModel) -> None:
+    slower = Paced(model, 2.5)
+    run = slower.run
+    slower.run_seconds = 0.001
+    disturbed = Paced(model, 2.5)
+    disturbed.run, disturbed.run_seconds = run, 0.04  # as it was measured while others loaded
+    assert plan(disturbed, "auto", 32, 0.005).sizes == (1,)
+
+
 def test_on_a_gpu_requests_fill_the_sizes_that_were_warmed(model: LoadedModel) -> None:
     device = Paced(model, 1.0)
     device.provider, device.buckets = "CUDAExecutionProvider", (1, 2, 4, 8, 16)
