@@ -204,3 +204,17 @@ def test_it_is_compiled_once_and_again_where_its_file_is_damaged(tmp_path: Path)
     assert computed(str(tmp_path)) == [file, "True"]
     assert computed(str(tmp_path)) == [file, "False"]
     assert [entry.name for entry in tmp_path.iterdir()] == [Path(file).name]
+
+
+@pytest.mark.parametrize("open_to_others", ["file", "folder", "link"])
+def test_code_that_others_may_have_written_is_not_run(tmp_path: Path, open_to_others: str) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    file = Path(computed(str(cache))[0])
+    if open_to_others == "file":
+        file.chmod(0o666)
+    elif open_to_others == "folder":
+        cache.chmod(0o777)
+    else:
+        file.symlink_to(file.replace(tmp_path / file.name))
+    assert computed(str(cache))[1] == "True"
