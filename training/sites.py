@@ -11,7 +11,7 @@ from models.manifest import ActivationSite, BlockEnd
 from models.opset import DOMAIN
 from training.activations.entry import Activation, ActivationModule
 from training.activations.meaning import normal_moments
-from training.resnet.arrangements import ResidualBlock
+from training.resnet.block import ResidualBlock
 
 NETWORK = "network."
 """Prefix of every module's path in the classifier that wraps the network."""

@@ -11,7 +11,7 @@ from tests.training.cases import learn
 from training.activations.entry import ActivationModule
 from training.classifier import PixelClassifier
 from training.data.images import DataSet, LabelledImages
-from training.resnet.arrangements import ResidualBlock
+from training.resnet.block import ResidualBlock
 from training.resnet.network import NetworkConfig, build_network
 
 SIZE = 8

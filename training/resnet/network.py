@@ -7,9 +7,13 @@ from torch import Tensor, nn
 
 from training.activations.catalogue import find_activation
 from training.activations.entry import Activation
-from training.resnet.arrangements import ARRANGEMENTS, ResidualBlock
+from training.resnet.arrangements import ARRANGEMENTS, Arrangement
+from training.resnet.block import Extras, Junction, ResidualBlock
 from training.resnet.branches import BRANCHES
-from training.resnet.shortcuts import SHORTCUTS
+from training.resnet.heads import HEADS
+from training.resnet.merges import Merge, find_merge
+from training.resnet.normalisers import NORMALISERS, Normaliser
+from training.resnet.shortcuts import SHORTCUTS, projection_shortcut
 from training.resnet.stems import STEMS
 from training.resnet.variants import VARIANTS, Variant
 
@@ -29,31 +33,46 @@ class NetworkConfig:
     """Channels of the input image."""
     activation_parameters: Mapping[str, float] = field(default_factory=dict)
     """Parameters of the activation that are not at their default, by name."""
+    shortcut: str = "identity"
+    """Key of the catalogue of merges: what becomes of branch and shortcut where they meet."""
+    shortcut_parameters: Mapping[str, float] = field(default_factory=dict)
+    """Parameters of the shortcut that are not at their default, by name."""
+    normaliser: str = "batch"
+    """Key of the normaliser catalogue."""
+    head: str = "linear"
+    """Key of the head catalogue."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts that all blocks of a network are made of."""
+
+    activation: Activation
+    arrangement: Arrangement
+    merge: Merge
+    merge_parameters: Mapping[str, float]
+    normaliser: Normaliser
+
+    def junction(self, variant: Variant, activated: int, entering: int, summed: int, stride: int) -> Junction | None:
+        """The shortcut of a block that is entered by `entering` channels, of which an activation makes `activated`."""
+        if not self.merge.joins:
+            return None
+        if self.merge.projects:
+            shortcut: nn.Module = projection_shortcut(activated, summed, stride)
+        elif entering == summed and stride == 1:
+            shortcut = nn.Identity()
+        else:
+            shortcut = SHORTCUTS[variant.shortcut](activated, summed, stride)
+        merge = self.merge.build(summed, self.merge_parameters) if self.merge.build else None
+        return Junction(shortcut, merge)
 
 
 class ResNet(nn.Module):
-    """logits = classifier(mean over H×W of head(stages(stem(images))))."""
+    """logits = head(stages(stem(images)))."""
 
-    def __init__(
-        self, variant: Variant, activation: Activation, arrangement: type[ResidualBlock], channels: int, classes: int
-    ) -> None:
+    def __init__(self, parts: Mapping[str, nn.Module]) -> None:
+        """`parts` are run in their order."""
         super().__init__()
-        width = variant.widths[0]
-        stem = STEMS[variant.stem](channels, width, activation, arrangement.preactivated)
-        stages = _build_stages(variant, activation, arrangement)
-        width = variant.widths[-1] * BRANCHES[variant.branch].expansion
-        before = activation.width_before(width)
-        closing = (
-            {"final_bn": nn.BatchNorm2d(before), "final_act": activation.build(before)}
-            if arrangement.preactivated
-            else {}
-        )
-        head = {
-            "avgpool": nn.AdaptiveAvgPool2d(1),
-            "flatten": nn.Flatten(),
-            variant.classifier: nn.Linear(activation.width_after(width), classes),
-        }
-        parts = stem | stages | closing | head
         for name, part in parts.items():
             self.add_module(name, part)
         self.order = tuple(parts)
@@ -65,8 +84,58 @@ class ResNet(nn.Module):
         return x
 
 
-def _build_stages(variant: Variant, activation: Activation, arrangement: type[ResidualBlock]) -> dict[str, nn.Module]:
-    branch = BRANCHES[variant.branch]
+def build_network(config: NetworkConfig) -> ResNet:
+    """Build the network that `config` names, with PyTorch's default initialisation.
+
+    Raises `ValueError` for an unknown name, an impossible number, or parts that do not go together, naming what does.
+    """
+    _check(config)
+    variant = VARIANTS[config.network]
+    merge, merge_parameters = find_merge(config.shortcut, config.shortcut_parameters)
+    parts = Parts(
+        activation=find_activation(config.activation, config.activation_parameters),
+        arrangement=ARRANGEMENTS[config.arrangement],
+        merge=merge,
+        merge_parameters=merge_parameters,
+        normaliser=NORMALISERS[config.normaliser],
+    )
+    stages, width = _stages(variant, parts)
+    head = HEADS[config.head](width, config.classes, variant.classifier)
+    return ResNet(_stem(variant, parts, config.channels) | stages | head)
+
+
+def _check(config: NetworkConfig) -> None:
+    catalogues: dict[str, Mapping[str, object]] = {
+        "network": VARIANTS,
+        "arrangement": ARRANGEMENTS,
+        "normaliser": NORMALISERS,
+        "head": HEADS,
+    }
+    for kind, catalogue in catalogues.items():
+        key = getattr(config, kind)
+        if key not in catalogue:
+            raise ValueError(f"unknown {kind} {key!r}; choose from {', '.join(catalogue)}")
+    if config.classes < 2:
+        raise ValueError(f"classes={config.classes} is not allowed: a classifier needs at least 2")
+    if config.channels < 1:
+        raise ValueError(f"channels={config.channels} is not allowed: an image has at least 1")
+
+
+def _stem(variant: Variant, parts: Parts, channels: int) -> dict[str, nn.Module]:
+    """Before pre-activated blocks it ends without an activation, and normalised only if they do not begin with that."""
+    width = parts.activation.width_before(variant.widths[0])
+    stem = STEMS[variant.stem](channels, width)
+    between: dict[str, nn.Module] = {}
+    if "bn" not in parts.arrangement.before:
+        between["bn1"] = parts.normaliser.build(width)
+    if not parts.arrangement.preactivated:
+        between["act1"] = parts.activation.build(width)
+    return {**stem.before, **between, **stem.after}
+
+
+def _stages(variant: Variant, parts: Parts) -> tuple[dict[str, nn.Module], int]:
+    """The stages by name, with what follows the last sum of pre-activated blocks; and the channels that leave them."""
+    branch, arrangement, activation = BRANCHES[variant.branch], parts.arrangement, parts.activation
     width_in = variant.widths[0]
     stages: dict[str, nn.Module] = {}
     for number, (depth, width) in enumerate(zip(variant.depths, variant.widths, strict=True), start=1):
@@ -74,33 +143,29 @@ def _build_stages(variant: Variant, activation: Activation, arrangement: type[Re
         for index in range(depth):
             stride = 2 if number > 1 and index == 0 else 1
             width_out = width * branch.expansion
-            # Every convolution, a shortcut's too, reads what an activation gave and writes what one takes; a block of
-            # pre-activated ones is entered by a sum.
-            activated, summed = activation.width_after(width_in), activation.width_before(width_out)
-            entering = activation.width_before(width_in) if arrangement.preactivated else activated
-            unchanged = entering == summed and stride == 1
-            shortcut = nn.Identity() if unchanged else SHORTCUTS[variant.shortcut](activated, summed, stride)
-            convolutions = branch.convolutions(activated, width, stride, activation)
-            blocks.append(arrangement(entering, convolutions, shortcut, activation))
+            blocks.append(_block(variant, parts, width_in, width, stride))
             width_in = width_out
         stages[f"layer{number}"] = nn.Sequential(*blocks)
-    return stages
+    if arrangement.preactivated:
+        before = activation.width_before(width_in)
+        if "bn" in arrangement.before:
+            stages["final_bn"] = parts.normaliser.build(before)
+        stages["final_act"] = activation.build(before)
+    return stages, activation.width_after(width_in)
 
 
-def build_network(config: NetworkConfig) -> ResNet:
-    """Build the network that `config` names, with PyTorch's default initialisation.
+def _block(variant: Variant, parts: Parts, width_in: int, width: int, stride: int) -> ResidualBlock:
+    """A block from the nominal width `width_in` to that of its stage.
 
-    Raises `ValueError` for an unknown name or an impossible number, naming what is allowed.
+    Every convolution, a shortcut's too, reads what an activation gave and writes what one takes; a block of
+    pre-activated ones is entered by a sum.
     """
-    if config.network not in VARIANTS:
-        raise ValueError(f"unknown network {config.network!r}; choose from {', '.join(VARIANTS)}")
-    if config.arrangement not in ARRANGEMENTS:
-        raise ValueError(f"unknown arrangement {config.arrangement!r}; choose from {', '.join(ARRANGEMENTS)}")
-    if config.classes < 2:
-        raise ValueError(f"classes={config.classes} is not allowed: a classifier needs at least 2")
-    if config.channels < 1:
-        raise ValueError(f"channels={config.channels} is not allowed: an image has at least 1")
-    activation = find_activation(config.activation, config.activation_parameters)
-    return ResNet(
-        VARIANTS[config.network], activation, ARRANGEMENTS[config.arrangement], config.channels, config.classes
-    )
+    branch, arrangement, activation = BRANCHES[variant.branch], parts.arrangement, parts.activation
+    width_out = width * branch.expansion
+    activated = activation.width_after(width_in)
+    entering = activation.width_before(width_in) if arrangement.preactivated else activated
+    summed = activation.width_after(width_out) if arrangement.sums_activated else activation.width_before(width_out)
+    convolutions = branch.convolutions(activated, width, stride, activation)
+    junction = parts.junction(variant, activated, entering, summed, stride)
+    extras = Extras(parts.normaliser.build, ends=parts.normaliser.ends)
+    return ResidualBlock(entering, convolutions, junction, arrangement, activation, extras)

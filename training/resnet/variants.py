@@ -1,6 +1,7 @@
 """The named members of the residual family."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -12,13 +13,24 @@ class Variant:
     depths: tuple[int, ...]
     widths: tuple[int, ...]
     shortcut: str
+    """What travels around a branch that changes the shape."""
     classifier: str
     """Name of the last linear layer, as the family's published checkpoints call it."""
+    groups: int = 1
+    """Of the 3×3 convolution of a bottleneck (ResNeXt: cardinality)."""
+    inner_width: float = 1.0
+    """Channels of a bottleneck's 3×3 convolution, as a share of the stage's width (times expansion 1)."""
+    squeeze: int = 0
+    """Squeeze-and-excitation's reduction at the end of each branch; 0: none."""
+    stage: Literal["residual", "plain"] = "residual"
+    """How its blocks are joined."""
+    source: str = "He 2015"
 
 
-def _cifar(blocks: int) -> Variant:
+def _cifar(blocks: int, widen: int = 1) -> Variant:
     """Three stages of `blocks` basic blocks, 6·blocks + 2 layers (He 2015, section 4.2)."""
-    return Variant("cifar", "basic", (blocks,) * 3, (16, 32, 64), "padded", "linear")
+    widths = (16 * widen, 32 * widen, 64 * widen)
+    return Variant("cifar", "basic", (blocks,) * 3, widths, "padded", "linear")
 
 
 def _imagenet(branch: str, depths: tuple[int, int, int, int]) -> Variant:

@@ -1,0 +1,113 @@
+"""One residual block: convolutions in an arrangement, and what becomes of branch and shortcut where they meet.
+
+Parts are named as published checkpoints name them: conv1, bn1, conv2, …, downsample. Each activation site has its own
+module (act1, act2, …), so that it has its own name in the graph and in the statistics.
+In every sum the branch is the first operand and the shortcut the second: the export relies on it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from training.activations.entry import Activation
+from training.resnet.arrangements import Arrangement
+
+# Channels of what a part takes → the part.
+Build = Callable[[int], nn.Module]
+
+
+@dataclass(frozen=True)
+class Junction:
+    """How the shortcut comes to the branch."""
+
+    shortcut: nn.Module
+    """`downsample`: x, or a pre-activated block's first activation → what travels around the branch."""
+    merge: nn.Module | None = None
+    """(branch, shortcut) → the two that are added; None: as they are."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Parts of a branch that belong to no arrangement."""
+
+    normalise: Build = nn.BatchNorm2d
+    inner: Build | None = None
+    """Stands before every convolution but the first."""
+    ends: Mapping[str, Build] = field(default_factory=dict)
+    """Stand at the end of the branch, by name."""
+
+
+class ResidualBlock(nn.Module):
+    """y = after_sum(branch(x) + shortcut(x)); without a junction y = after_sum(branch(x)).
+
+    A shortcut that changes the shape starts from the first activation of a pre-activated block, as in the authors'
+    code; any other from x.
+    """
+
+    downsample: nn.Module | None
+    merge: nn.Module | None
+
+    def __init__(
+        self,
+        channels: int,
+        convolutions: Sequence[nn.Conv2d],
+        junction: Junction | None,
+        arrangement: Arrangement,
+        activation: Activation,
+        extras: Extras,
+    ) -> None:
+        """`channels` is the number that enters the block."""
+        super().__init__()
+        self.preactivated = arrangement.preactivated
+        self.steps: list[str] = []
+        self.closing: list[str] = []
+        width = channels
+        for index, convolution in enumerate(convolutions, start=1):
+            last = index == len(convolutions)
+            width = self._add(self.steps, arrangement.before, index, width, activation, extras)
+            if index > 1 and extras.inner is not None:
+                self._append(self.steps, f"drop{index}", extras.inner(width))
+            self._append(self.steps, f"conv{index}", convolution)
+            after = arrangement.after_last if last else arrangement.after
+            width = self._add(self.steps, after, index, convolution.out_channels, activation, extras)
+        for name, build in extras.ends.items():
+            self._append(self.steps, name, build(width))
+        self.downsample = junction.shortcut if junction else None
+        self.merge = junction.merge if junction else None
+        self._add(self.closing, arrangement.after_sum, len(convolutions), width, activation, extras)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = start = x
+        for name in self.steps:
+            branch = self.get_submodule(name)(branch)
+            if name == "act1" and self.preactivated:
+                start = branch
+        if self.downsample is not None:
+            shortcut = self.downsample(x if isinstance(self.downsample, nn.Identity) else start)
+            if self.merge is not None:
+                branch, shortcut = self.merge(branch, shortcut)
+            branch = branch + shortcut
+        for name in self.closing:
+            branch = self.get_submodule(name)(branch)
+        return branch
+
+    def _add(
+        self,
+        steps: list[str],
+        kinds: Sequence[str],
+        index: int,
+        width: int,
+        activation: Activation,
+        extras: Extras,
+    ) -> int:
+        """Add the parts of an arrangement around convolution `index`; returns the channels that leave them."""
+        for kind in kinds:
+            part = activation.build(width) if kind == "act" else extras.normalise(width)
+            self._append(steps, f"{kind}{index}", part)
+            width = part.output_channels() if kind == "act" else width
+        return width
+
+    def _append(self, steps: list[str], name: str, part: nn.Module) -> None:
+        self.add_module(name, part)
+        steps.append(name)
