@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from training.activations.entry import Activation
+from training.activations.entry import Activation, ActivationModule
 from training.resnet.arrangements import Arrangement
 
 # Channels of what a part takes → the part.
@@ -105,7 +105,7 @@ class ResidualBlock(nn.Module):
         for kind in kinds:
             part = activation.build(width) if kind == "act" else extras.normalise(width)
             self._append(steps, f"{kind}{index}", part)
-            width = part.output_channels() if kind == "act" else width
+            width = part.output_channels() if isinstance(part, ActivationModule) else width
         return width
 
     def _append(self, steps: list[str], name: str, part: nn.Module) -> None:
