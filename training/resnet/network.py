@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from training.activations.catalogue import find_activation
 from training.activations.entry import Activation
+from training.regularisers.regularisation import Regularisation, choose_regularisers
 from training.resnet.arrangements import ARRANGEMENTS, Arrangement
 from training.resnet.block import Extras, Junction, ResidualBlock
 from training.resnet.branches import BRANCHES
@@ -41,6 +42,8 @@ class NetworkConfig:
     """Key of the normaliser catalogue."""
     head: str = "linear"
     """Key of the head catalogue."""
+    regularisers: Mapping[str, float] = field(default_factory=dict)
+    """Rates of regularisers by their key, and their parameters as `key.parameter`."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,12 @@ class Parts:
     merge: Merge
     merge_parameters: Mapping[str, float]
     normaliser: Normaliser
+    regularisation: Regularisation
+
+    def extras(self, position: float) -> Extras:
+        """What belongs to no arrangement, for the block at `position` l/L."""
+        ends = {**self.normaliser.ends, **self.regularisation.ends(position)}
+        return Extras(self.normaliser.build, self.regularisation.inner(position), ends)
 
     def junction(self, variant: Variant, activated: int, entering: int, summed: int, stride: int) -> Junction | None:
         """The shortcut of a block that is entered by `entering` channels, of which an activation makes `activated`."""
@@ -98,6 +107,7 @@ def build_network(config: NetworkConfig) -> ResNet:
         merge=merge,
         merge_parameters=merge_parameters,
         normaliser=NORMALISERS[config.normaliser],
+        regularisation=choose_regularisers(config.regularisers, merge.joins),
     )
     stages, width = _stages(variant, parts)
     head = HEADS[config.head](width, config.classes, variant.classifier)
@@ -137,13 +147,15 @@ def _stages(variant: Variant, parts: Parts) -> tuple[dict[str, nn.Module], int]:
     """The stages by name, with what follows the last sum of pre-activated blocks; and the channels that leave them."""
     branch, arrangement, activation = BRANCHES[variant.branch], parts.arrangement, parts.activation
     width_in = variant.widths[0]
+    built = 0
     stages: dict[str, nn.Module] = {}
     for number, (depth, width) in enumerate(zip(variant.depths, variant.widths, strict=True), start=1):
         blocks = []
         for index in range(depth):
             stride = 2 if number > 1 and index == 0 else 1
             width_out = width * branch.expansion
-            blocks.append(_block(variant, parts, width_in, width, stride))
+            built += 1
+            blocks.append(_block(variant, parts, width_in, width, stride, built / sum(variant.depths)))
             width_in = width_out
         stages[f"layer{number}"] = nn.Sequential(*blocks)
     if arrangement.preactivated:
@@ -154,8 +166,8 @@ def _stages(variant: Variant, parts: Parts) -> tuple[dict[str, nn.Module], int]:
     return stages, activation.width_after(width_in)
 
 
-def _block(variant: Variant, parts: Parts, width_in: int, width: int, stride: int) -> ResidualBlock:
-    """A block from the nominal width `width_in` to that of its stage.
+def _block(variant: Variant, parts: Parts, width_in: int, width: int, stride: int, position: float) -> ResidualBlock:
+    """A block from the nominal width `width_in` to that of its stage; `position` is l/L, 1 for the last of all.
 
     Every convolution, a shortcut's too, reads what an activation gave and writes what one takes; a block of
     pre-activated ones is entered by a sum.
@@ -165,7 +177,9 @@ def _block(variant: Variant, parts: Parts, width_in: int, width: int, stride: in
     activated = activation.width_after(width_in)
     entering = activation.width_before(width_in) if arrangement.preactivated else activated
     summed = activation.width_after(width_out) if arrangement.sums_activated else activation.width_before(width_out)
-    convolutions = branch.convolutions(activated, width, stride, activation)
+    convolutions = [
+        parts.regularisation.convolution(convolution, position)
+        for convolution in branch.convolutions(activated, width, stride, activation)
+    ]
     junction = parts.junction(variant, activated, entering, summed, stride)
-    extras = Extras(parts.normaliser.build, ends=parts.normaliser.ends)
-    return ResidualBlock(entering, convolutions, junction, arrangement, activation, extras)
+    return ResidualBlock(entering, convolutions, junction, arrangement, activation, parts.extras(position))
