@@ -22,6 +22,10 @@ class Recipe:
     """Linear rise to the peak."""
     label_smoothing: float = 0.1
     """Share of the target spread evenly over all classes."""
+    mixup_alpha: float = 0.0
+    """Images are mixed with others, half and half more often the larger it is (Zhang 2018); 0: not at all."""
+    cutmix_alpha: float = 0.0
+    """Images get a box of others, at 1 of all sizes alike (Yun 2019); 0: not at all; with mixup: one of both a batch."""
     averaging_epochs: float = 1.0
     """Time constant of the exponential average of the weights that is kept, in epochs; 0 keeps the last weights."""
     crop_padding: int | None = None
@@ -38,6 +42,8 @@ class Recipe:
             "weight_decay": (0 <= self.weight_decay < math.inf, "a finite number, 0 or more"),
             "warmup_epochs": (0 <= self.warmup_epochs < math.inf, "a finite number, 0 or more"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "from 0 to below 1"),
+            "mixup_alpha": (0 <= self.mixup_alpha < math.inf, "a finite number, 0 or more"),
+            "cutmix_alpha": (0 <= self.cutmix_alpha < math.inf, "a finite number, 0 or more"),
             "averaging_epochs": (0 <= self.averaging_epochs < math.inf, "a finite number, 0 or more"),
             "crop_padding": (self.crop_padding is None or self.crop_padding >= 0, "0 or more"),
             "seed": (0 <= self.seed < 2**31, "0 to 2147483647"),

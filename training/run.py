@@ -124,7 +124,7 @@ def training_record(config: RunConfig, trainer: Trainer) -> TrainingRecord:
         batch_size=recipe.pop("batch_size"),
         seed=recipe.pop("seed"),
         optimiser="SGD with Nesterov momentum, warmed cosine schedule",
-        options=recipe,
+        options=recipe | {f"regularisers.{name}": rate for name, rate in config.network.regularisers.items()},
         seconds=round(trainer.seconds, 1),
         device=device_name(trainer.device),
         versions=_versions(),

@@ -19,6 +19,7 @@ def train(
     activation: str = "relu",
     activation_parameters: dict[str, float] | None = None,
     arrangement: str = "original",
+    regularisers: dict[str, float] | None = None,
     run: Path | None = None,
     resume: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -33,6 +34,8 @@ def train(
         activation: Key of the activation catalogue; `python -m training activations` lists it.
         activation_parameters: Parameters of the activation by name, for example `alpha 0.5`.
         arrangement: Key of the arrangement catalogue.
+        regularisers: Rates by name, for example `dropout 0.3 stochastic_depth 0.5`, and their parameters, for
+            example `dropblock 0.1 dropblock.size 5`.
         run: Folder of the run; runs/<data>-<network>-<activation>-<arrangement> if not given.
         resume: Go on with the run in the folder, if there is one.
         device: Where to train; auto takes CUDA where there is one.
@@ -54,10 +57,12 @@ def train(
         len(loaded.class_names),
         loaded.preprocessing.channels,
         activation_parameters or {},
+        regularisers=regularisers or {},
     )
     source = Path(data.data_dir).name if data.data_dir else data.data
     chosen_parameters = [f"{key}{value:g}" for key, value in config.activation_parameters.items()]
-    name = "-".join([source, network, activation, *chosen_parameters, arrangement])
+    chosen_regularisers = [f"{key}{value:g}" for key, value in config.regularisers.items()]
+    name = "-".join([source, network, activation, *chosen_parameters, arrangement, *chosen_regularisers])
     this = Run(run or Path("runs") / name, RunConfig(config, data, recipe))
     trainer = this.train(loaded, chosen, resume)
     result = trainer.evaluate()
