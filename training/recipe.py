@@ -25,7 +25,7 @@ class Recipe:
     mixup_alpha: float = 0.0
     """Images are mixed with others, half and half more often the larger it is (Zhang 2018); 0: not at all."""
     cutmix_alpha: float = 0.0
-    """Images get a box of others, at 1 of all sizes alike (Yun 2019); 0: not at all; with mixup: one of both a batch."""
+    """Images get a box of others, at 1 of all sizes alike (Yun 2019); 0: no; with mixup: one of both a batch."""
     averaging_epochs: float = 1.0
     """Time constant of the exponential average of the weights that is kept, in epochs; 0 keeps the last weights."""
     crop_padding: int | None = None
