@@ -22,7 +22,7 @@ class Junction:
     """How the shortcut comes to the branch."""
 
     shortcut: nn.Module
-    """`downsample`: x, or a pre-activated block's first activation → what travels around the branch."""
+    """`downsample`: x, or what the first convolution reads → what travels around the branch."""
     merge: nn.Module | None = None
     """(branch, shortcut) → the two that are added; None: as they are."""
 
@@ -34,6 +34,10 @@ class Extras:
     normalise: Build = nn.BatchNorm2d
     inner: Build | None = None
     """Stands before every convolution but the first."""
+    before: Build | None = None
+    """Stands directly before every convolution, as `bias1`, …"""
+    behind: Mapping[str, Build] = field(default_factory=dict)
+    """Stand directly behind the last convolution, by name."""
     ends: Mapping[str, Build] = field(default_factory=dict)
     """Stand at the end of the branch, by name."""
 
@@ -41,8 +45,8 @@ class Extras:
 class ResidualBlock(nn.Module):
     """y = after_sum(branch(x) + shortcut(x)); without a junction y = after_sum(branch(x)).
 
-    A shortcut that changes the shape starts from the first activation of a pre-activated block, as in the authors'
-    code; any other from x.
+    A shortcut that changes the shape starts from what the first convolution reads, as in the authors' code: the first
+    activation of a pre-activated block, x of another; one that keeps it starts from x.
     """
 
     downsample: nn.Module | None
@@ -59,7 +63,6 @@ class ResidualBlock(nn.Module):
     ) -> None:
         """`channels` is the number that enters the block."""
         super().__init__()
-        self.preactivated = arrangement.preactivated
         self.steps: list[str] = []
         self.closing: list[str] = []
         width = channels
@@ -68,7 +71,11 @@ class ResidualBlock(nn.Module):
             width = self._add(self.steps, arrangement.before, index, width, activation, extras)
             if index > 1 and extras.inner is not None:
                 self._append(self.steps, f"drop{index}", extras.inner(width))
+            if extras.before is not None:
+                self._append(self.steps, f"bias{index}", extras.before(width))
             self._append(self.steps, f"conv{index}", convolution)
+            for name, build in extras.behind.items() if last else ():
+                self._append(self.steps, name, build(convolution.out_channels))
             after = arrangement.after_last if last else arrangement.after
             width = self._add(self.steps, after, index, convolution.out_channels, activation, extras)
         for name, build in extras.ends.items():
@@ -80,9 +87,9 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         branch = start = x
         for name in self.steps:
-            branch = self.get_submodule(name)(branch)
-            if name == "act1" and self.preactivated:
+            if name == "conv1":
                 start = branch
+            branch = self.get_submodule(name)(branch)
         if self.downsample is not None:
             shortcut = self.downsample(x if isinstance(self.downsample, nn.Identity) else start)
             if self.merge is not None:
