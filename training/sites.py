@@ -62,10 +62,13 @@ def describe_site(
 def find_blocks(graph: onnx.GraphProto, modules: Mapping[str, torch.nn.Module]) -> tuple[BlockEnd, ...]:
     """Each block's sum is the one Add in its own scope; what leaves the block is the sum or the activation after it.
 
-    An activation that changes the number of channels cannot be compared with the shortcut: then it is the sum.
+    An activation that changes the number of channels cannot be compared with the shortcut: then it is the sum. So it
+    is where a normalisation follows the sum. A block without a shortcut has no such end.
     """
     blocks = []
     for path in (path for path, module in modules.items() if isinstance(module, ResidualBlock)):
+        if modules[path].downsample is None:
+            continue
         name = path.removeprefix(NETWORK)
         (add,) = (node for node in graph.node if node.op_type == "Add" and module_path(node) == name)
         after = [node for node in graph.node if add.output[0] in node.input]
