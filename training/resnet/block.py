@@ -84,14 +84,22 @@ class ResidualBlock(nn.Module):
         self.merge = junction.merge if junction else None
         self._add(self.closing, arrangement.after_sum, len(convolutions), width, activation, extras)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def branch(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The branch of x, and what a shortcut that changes the shape starts from."""
         branch = start = x
         for name in self.steps:
             if name == "conv1":
                 start = branch
             branch = self.get_submodule(name)(branch)
+        return branch, start
+
+    def forward(self, x: Tensor, around: Tensor | None = None) -> Tensor:
+        """`around`: what the shortcut starts from where it does not come from x (reversible stages)."""
+        branch, start = self.branch(x)
         if self.downsample is not None:
-            shortcut = self.downsample(x if isinstance(self.downsample, nn.Identity) else start)
+            if around is None:
+                around = x if isinstance(self.downsample, nn.Identity) else start
+            shortcut = self.downsample(around)
             if self.merge is not None:
                 branch, shortcut = self.merge(branch, shortcut)
             branch = branch + shortcut
