@@ -5,6 +5,8 @@ convolution to four times the growth, BN, activation, 3×3 convolution to the gr
 block ends.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,7 @@ COMPRESSION = 0.5
 """Share of the channels that a transition keeps."""
 
 
-def check_dense(network: str, arrangement: str, shortcut: str, normaliser: str) -> None:
+def check_dense(network: str, arrangement: str, shortcut: str, normaliser: str, regularisers: Iterable[str]) -> None:
     """Raise `ValueError` for what has no meaning where branches are concatenated."""
     if arrangement != "full_preactivation":
         raise ValueError(
@@ -36,6 +38,10 @@ def check_dense(network: str, arrangement: str, shortcut: str, normaliser: str) 
             f"network {network!r} is not built with normaliser {normaliser!r}, which keeps the scale of sums where "
             "this network concatenates; choose 'batch'"
         )
+    for regulariser in regularisers:
+        raise ValueError(
+            f"network {network!r} has no residual branches, in which regulariser {regulariser!r} stands: leave it out"
+        )
 
 
 class DenseLayer(nn.Module):
@@ -49,9 +55,7 @@ class DenseLayer(nn.Module):
         self.conv1 = convolution_1x1(activation.width_after(width), inner)
         self.bn2 = normalise(inner)
         self.act2 = activation.build(inner)
-        self.conv2 = convolution_3x3(
-            activation.width_after(BOTTLENECK * growth), activation.width_before(growth)
-        )
+        self.conv2 = convolution_3x3(activation.width_after(BOTTLENECK * growth), activation.width_before(growth))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv1(self.act1(self.bn1(x)))

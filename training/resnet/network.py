@@ -153,7 +153,7 @@ def _check(config: NetworkConfig) -> None:
 
 def _check_shortcut(variant: Variant, config: NetworkConfig) -> None:
     if variant.stage == "dense":
-        check_dense(config.network, config.arrangement, config.shortcut, config.normaliser)
+        check_dense(config.network, config.arrangement, config.shortcut, config.normaliser, config.regularisers)
     if variant.stage == "reversible":
         check_reversible(config.network, config.arrangement, config.shortcut, variant.stem)
     if variant.stage == "plain" and config.shortcut not in ("identity", "none"):
