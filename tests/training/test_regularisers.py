@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.training.regularising import RATE, build, draw, features, within
+from tests.training.regularising import RATE, UNITS, build, draw, features, within
 from training.regularisers.catalogue import REGULARISERS
 from training.regularisers.convolution import RegularisedConvolution
 from training.regularisers.rate import Rate
