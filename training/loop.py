@@ -19,12 +19,15 @@ from training.data.augmentation import augment
 from training.data.images import DataSet, channel_moments
 from training.data.mixing import mix
 from training.evaluation import Evaluation, evaluate
-from training.initialisers import INITIALISERS
+from training.initialisers import initialise
 from training.progress import Bar
 from training.recipe import Recipe
 from training.regularisers.rate import set_progress
 from training.resnet.network import NetworkConfig, build_network
 from training.schedule import warmed_cosine
+
+INITIAL_IMAGES = 128
+"""Training images that an initialiser may look at."""
 
 
 class Trainer:
@@ -38,9 +41,9 @@ class Trainer:
         self.recipe, self.data, self.device = recipe, data, device
         torch.manual_seed(recipe.seed)
         network = build_network(config)
-        INITIALISERS["he"](network)
         mean, std = channel_moments(data.training.pixels)
         self.model = PixelClassifier(network, mean, std).to(device)
+        self._initialise()
         # A last batch of a single image is left out: batch normalisation cannot use it.
         self.steps_per_epoch = (len(data.training) + recipe.batch_size - 2) // recipe.batch_size
         self.averaged = _averaged(self.model, recipe.averaging_epochs * self.steps_per_epoch)
@@ -100,6 +103,14 @@ class Trainer:
         self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.seconds, self.history = state["epoch"], state["seconds"], state["history"]
+
+    def _initialise(self) -> None:
+        recipe, model = self.recipe, self.model
+        chosen = np.random.default_rng(recipe.seed).permutation(len(self.data.training))[:INITIAL_IMAGES]
+        pixels = torch.from_numpy(self.data.training.pixels[np.sort(chosen)]).to(self.device)
+        images = (pixels.float() - model.mean) * model.scale
+        weights = Path(recipe.pretrained) if recipe.pretrained else None
+        initialise(model.network, recipe.initialiser, recipe.initialiser_parameters, images, weights)
 
     def _train_epoch(self, bar: Bar) -> float:
         self.model.train()

@@ -1,7 +1,8 @@
 """How a network is trained, in numbers."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ class Recipe:
     """Time constant of the exponential average of the weights that is kept, in epochs; 0 keeps the last weights."""
     crop_padding: int | None = None
     """Largest random shift in pixels; one eighth of the image's shorter side if not given."""
+    initialiser: str = "he"
+    """Key of the initialiser catalogue: the weights before the first step."""
+    initialiser_parameters: Mapping[str, float] = field(default_factory=dict)
+    """Parameters of the initialiser that are not at their default, by name."""
+    pretrained: str | None = None
+    """File of weights (.pth, .safetensors, …) that initialiser `pretrained` loads."""
     seed: int = 0
     """Of the initial weights, the order of images and the augmentation; 0 to 2³¹ − 1."""
 
