@@ -178,8 +178,8 @@ def _name_after_modules(graph: onnx.GraphProto) -> None:
         path = module_path(node)
         base = path if node.domain == DOMAIN else ".".join(part for part in (path, node.op_type.lower()) if part)
         node.name = unique(base)
-        for output in node.output:
-            renamed[output] = output if output in kept else node.name
+        for index, output in enumerate(node.output):
+            renamed[output] = output if output in kept else unique(f"{node.name}.{index}") if index else node.name
     for node in graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
         node.output[:] = [renamed.get(name, name) for name in node.output]

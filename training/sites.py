@@ -65,13 +65,21 @@ def find_blocks(graph: onnx.GraphProto, modules: Mapping[str, torch.nn.Module]) 
     An activation that changes the number of channels cannot be compared with the shortcut: then it is the sum. So it
     is where a normalisation follows the sum. A block without a shortcut has no such end.
     """
+    # One pass over the graph: a block's scan of all nodes would take the square of the depth.
+    sums: dict[str, list[onnx.NodeProto]] = {}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        if node.op_type == "Add":
+            sums.setdefault(module_path(node), []).append(node)
+        for tensor in node.input:
+            readers.setdefault(tensor, []).append(node)
     blocks = []
-    for path in (path for path, module in modules.items() if isinstance(module, ResidualBlock)):
-        if modules[path].downsample is None:
+    for path, module in modules.items():
+        if not isinstance(module, ResidualBlock) or module.downsample is None:
             continue
         name = path.removeprefix(NETWORK)
-        (add,) = (node for node in graph.node if node.op_type == "Add" and module_path(node) == name)
-        after = [node for node in graph.node if add.output[0] in node.input]
+        (add,) = sums[name]
+        after = readers.get(add.output[0], [])
         closing = [node for node in after if node.domain == DOMAIN and node.name.startswith(f"{name}.")]
         same = closing and _keeps_channels(modules[NETWORK + closing[0].name])
         output = closing[0].output[0] if same else add.output[0]

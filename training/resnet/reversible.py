@@ -37,7 +37,7 @@ class ReversibleStage(nn.Sequential):
             a, b = couple(block, a, b)
         if recomputed:
             parameters = [p for block in recomputed for p in block.parameters() if p.requires_grad]
-            a, b = _Recomputed.apply(recomputed, a, b, *parameters)
+            a, b = _Recomputed.apply(recomputed, a, b, *parameters)  # type: ignore[no-untyped-call]
         return torch.cat([a, b], dim=1)
 
     def inverse(self, y: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class _Recomputed(torch.autograd.Function):
         return a, b
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_p: Tensor, grad_q: Tensor) -> tuple[Tensor | None, ...]:
         p, q = ctx.saved_tensors
         found: dict[Tensor, Tensor] = {}
