@@ -19,13 +19,14 @@ def heat_map(weights_HW: NDArray[np.float32], pixels_CHW: NDArray[np.uint8]) -> 
     The image is as the network saw it, in whole multiples of its size. Between the centres of two positions the weight
     changes evenly.
     """
-    scale = -(-SMALLEST_SIDE // max(pixels_CHW.shape[1:]))
-    grey_HW = np.rint(pixels_CHW.mean(0)).repeat(max(scale, 1), 0).repeat(max(scale, 1), 1)
-    largest = float(weights_HW.max()) or 1.0
-    shares = Image.fromarray((weights_HW / largest).astype(np.float32))
-    height, width = grey_HW.shape
-    heat_HW = np.asarray(shares.resize((width, height), Image.Resampling.BILINEAR)).clip(0, 1)[..., None] * STRONGEST
-    mixed = grey_HW[..., None] * (1 - heat_HW) + np.array(HOT) * heat_HW
+    _, height, width = pixels_CHW.shape
+    scale = max(1, -(-SMALLEST_SIDE // max(height, width)))
+    size = (width * scale, height * scale)
+    pixels_HWC = pixels_CHW.transpose(1, 2, 0)
+    image = Image.fromarray(pixels_HWC[..., 0] if pixels_HWC.shape[2] == 1 else np.ascontiguousarray(pixels_HWC))
+    grey = image.convert("L").resize(size, Image.Resampling.NEAREST).convert("RGB")
+    shares = Image.fromarray((weights_HW * (STRONGEST * 255 / weights_HW.max())).astype(np.float32))
+    heat = shares.resize(size, Image.Resampling.BILINEAR).convert("L")
     file = BytesIO()
-    Image.fromarray(np.rint(mixed).astype(np.uint8)).save(file, "PNG", compress_level=1)
+    Image.composite(Image.new("RGB", size, HOT), grey, heat).save(file, "PNG", compress_level=1)
     return file.getvalue()

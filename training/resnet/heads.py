@@ -21,7 +21,7 @@ def linear_head(channels: int, classes: int, classifier: str) -> dict[str, nn.Mo
 
 
 def attention_head(channels: int, classes: int, classifier: str) -> dict[str, nn.Module]:
-    """logits = W · Σ a x + b; its last layer reads what that of `linear_head` does, and takes its weights."""
+    """logits = W · Σ a x + b, a ∝ exp(q · x / √C) over H×W with a learned q; a is an output of the graph too."""
     return {"attention": AttentionPool(channels), classifier: nn.Linear(channels, classes)}
 
 
