@@ -15,7 +15,7 @@ from training.resnet.variants import VARIANTS
 
 LEGEND = (
     "multiply-adds: of convolutions and matrix products, for one image; layers: without those of shortcuts and gates\n"
-    f"any other by its numbers: {series()}"
+    f"any other by its numbers: {', '.join(series())}"
 )
 NUMBERS = {"parameters", "multiply-adds", "layers", "image", "classes"}
 FLAGS = {

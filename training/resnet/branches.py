@@ -45,6 +45,7 @@ def convolution_1x1(channels_in: int, channels_out: int, stride: int = 1) -> nn.
 
 
 def _basic(shape: BranchShape, activation: Activation) -> list[nn.Conv2d]:
+    """Two 3×3 convolutions, the first of which shrinks."""
     before, after = activation.width_before(shape.width), activation.width_after(shape.width)
     return [convolution_3x3(shape.entering, before, shape.stride), convolution_3x3(after, before)]
 

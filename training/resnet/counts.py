@@ -27,7 +27,7 @@ class Counts:
 def count_network(config: NetworkConfig, image: int | None = None) -> Counts:
     """Count the network of `config` for images of `image` × `image`, or of the size it was published for.
 
-    Blocks of a stage after its first are alike, so that one of them is counted for all; layers of a dense stage are not.
+    Blocks of a stage after its first are alike, so that one of them is counted for all; not so layers of a dense stage.
     Raises `ValueError` as `build_network` does.
     """
     variant = find_variant(config.network)

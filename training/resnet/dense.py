@@ -25,8 +25,8 @@ def check_dense(network: str, arrangement: str, shortcut: str, normaliser: str, 
     """Raise `ValueError` for what has no meaning where branches are concatenated."""
     if arrangement != "full_preactivation":
         raise ValueError(
-            f"network {network!r} is not built in arrangement {arrangement!r}: a layer reads the outputs of many others, "
-            "each of which its own normalisation and activation must precede; choose 'full_preactivation'"
+            f"network {network!r} is not built in arrangement {arrangement!r}: a layer reads the outputs of many "
+            "others, each of which its own normalisation and activation must precede; choose 'full_preactivation'"
         )
     if shortcut != "identity":
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -89,12 +90,12 @@ def base_config(key: str) -> NetworkConfig:
 def combinations(key: str) -> dict[str, dict[str, str]]:
     """Option → its values → why the network does not take it, and nothing where it does; one changed at a time."""
     base = base_config(key)
-    tried = {
-        option: {value: refusal(replace(base, **{option: value})) for value in catalogue}
-        for option, catalogue in OPTIONS.items()
-    }
-    regularisers = {name: refusal(replace(base, regularisers={name: RATE})) for name in REGULARISERS}
-    return {**tried, "regulariser": regularisers}
+    found: dict[str, dict[str, str]] = {}
+    for option, catalogue in OPTIONS.items():
+        changes: dict[str, dict[str, Any]] = {value: {option: value} for value in catalogue}
+        found[option] = {value: refusal(replace(base, **change)) for value, change in changes.items()}
+    found["regulariser"] = {name: refusal(replace(base, regularisers={name: RATE})) for name in REGULARISERS}
+    return found
 
 
 def refusal(config: NetworkConfig) -> str:
@@ -148,6 +149,6 @@ def magnitude(count: int) -> str:
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
 
 
-def series() -> str:
-    """The names that have no entry of their own."""
-    return ", ".join(SERIES)
+def series() -> list[str]:
+    """The patterns of names that have no entry of their own."""
+    return list(SERIES)
