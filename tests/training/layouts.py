@@ -114,15 +114,15 @@ def trained(network: nn.Module, size: int, seed: int = 0) -> nn.Module:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, generator=generator)
         elif isinstance(module, nn.Linear):
-            module.weight.data.normal_(0, 0.05, generator=generator)
+            module.weight.data.normal_(0, 0.5 / module.in_features**0.5, generator=generator)
     for norm in norms:
-        norm.weight.data.uniform_(0.3, 1.2, generator=generator)
+        norm.weight.data.uniform_(0.2, 1, generator=generator)
         norm.bias.data.normal_(0, 0.2, generator=generator)
         norm.momentum = None
     with torch.no_grad():
-        network.train()(torch.randn(4, 3, size, size, generator=generator))
+        network.train()(4 * torch.rand(16, 3, size, size, generator=generator) - 2)
     for norm in norms:
         # What is not that of these images either.
         norm.running_mean.add_(torch.randn(norm.num_features, generator=generator), alpha=0.05)
-        norm.running_var.mul_(torch.rand(norm.num_features, generator=generator) + 0.5)
+        norm.running_var.mul_(0.4 * torch.rand(norm.num_features, generator=generator) + 0.8)
     return network.eval()

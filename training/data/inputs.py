@@ -88,10 +88,11 @@ class InputConfig:
     def _sizes(self) -> tuple[int, int]:
         """Of the crop, and of the shorter side before it."""
         preset = PRESETS.get(self.preset or "")
-        size = self.image_size or (preset.image_size if preset else None)
+        size = preset.image_size if preset and self.image_size is None else self.image_size
         if size is None:
             raise ValueError("--image-size is missing: give that which the weights were trained for, or --preset")
-        return size, self.resize or (preset.resize if preset and self.image_size is None else size)
+        usual = preset.resize if preset and self.image_size is None else size
+        return size, usual if self.resize is None else self.resize
 
 
 def _shown(values: tuple[float, ...]) -> str:
