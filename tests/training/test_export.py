@@ -33,7 +33,10 @@ from tests.training.small import calibrate, classifier
 from training.activations.entry import ActivationModule
 from training.activations.meaning import normal_moments
 from training.export import export
-from training.resnet.arrangements import ARRANGEMENTS, ResidualBlock
+from training.resnet.arrangements import ARRANGEMENTS
+from training.resnet.block import ResidualBlock
+from training.resnet.merges import MERGES
+from training.resnet.normalisers import NORMALISERS
 from training.resnet.variants import VARIANTS
 
 # Every operator that computes an activation, or a part of one.
@@ -49,7 +52,14 @@ def exported(request: pytest.FixtureRequest) -> Exported:
     case = request.param
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(VARIANTS, "bottleneck", BOTTLENECK)
-        given = classifier(case.network, case.activation, case.arrangement, parameters=dict(case.parameters))
+        given = classifier(
+            case.network,
+            case.activation,
+            case.arrangement,
+            parameters=dict(case.parameters),
+            shortcut=case.shortcut,
+            normaliser=case.normaliser,
+        )
     calibrate(given, case.size, GAIN.get(case.activation, 1.0))
     given.train()
     before = copy.deepcopy(given)
@@ -104,17 +114,21 @@ class TestEveryExport:
         pixels = exported.pixels(2)
         seen = observed(exported.classifier, pixels)
         blocks = exported.modules(ResidualBlock)
-        assert [block.name for block in exported.graph.blocks] == list(blocks)
+        joined = {name: block for name, block in blocks.items() if block.downsample is not None}
+        assert [block.name for block in exported.graph.blocks] == list(joined)
         names = sorted({name for block in exported.graph.blocks for name in (block.output, block.shortcut)})
         tensors = graphs.tensors(exported.graph.model, names, pixels)
         for block in exported.graph.blocks:
             entered, left = seen[block.name]
             changed = not isinstance(blocks[block.name].downsample, nn.Identity)
             shortcut = seen[f"{block.name}.downsample"][1] if changed else entered
-            closing = [name for name in seen if name.startswith(f"{block.name}.act")][-1]
-            if exported.case.arrangement == "original" and seen[closing][0].shape != seen[closing][1].shape:
-                # Other channels leave than are summed: the sum is what can be compared with the shortcut.
-                left = seen[closing][0]
+            if f"{block.name}.merge" in seen:
+                # What it makes of branch and shortcut.
+                _, shortcut = seen[f"{block.name}.merge"][1]
+            closing = [f"{block.name}.{name}" for name in blocks[block.name].closing]
+            if closing and (len(closing) > 1 or left.shape != seen[closing[0]][0].shape):
+                # Normalised, or other channels leave than are summed: the sum is what the shortcut is compared with.
+                left = seen[closing[0]][0]
             assert left.shape == shortcut.shape
             assert_close(tensors[block.output], left.numpy(), block.name)
             assert_close(tensors[block.shortcut], shortcut.numpy(), block.name)
@@ -218,4 +232,6 @@ class TestEveryExport:
 
 def test_every_arrangement_is_exported() -> None:
     assert {case.arrangement for case in CASES} == set(ARRANGEMENTS)
+    assert {case.shortcut for case in CASES} == set(MERGES)
+    assert {case.normaliser for case in CASES} == set(NORMALISERS)
     assert {case.activation for case in CASES if case.network == "resnet20"} == set(ENTRIES)
