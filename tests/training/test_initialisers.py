@@ -233,7 +233,7 @@ def test_autoencoder_gives_back_more_of_what_it_reads() -> None:
         nn.Conv2d(8, 8, 3, 1, 1, groups=2),
     ):
         before = reconstruction_error(layer, layer.weight, read)
-        size = layer.weight.norm()
+        size = layer.weight.norm().item()
         pretrain(layer, read, steps=40, learning_rate=0.01)
         # Only the pattern is learned.
         assert layer.weight.norm().item() == pytest.approx(size, rel=1e-4)
