@@ -31,6 +31,19 @@ CPU = torch.device("cpu")
 ALL = {"disout": 0.2, "dropconnect": 0.2, "stochastic_depth": 0.3}
 CHOICES: list[dict[str, float]] = [*({name: 0.3} for name in REGULARISERS), ALL]
 choices = pytest.mark.parametrize("regularisers", CHOICES, ids="+".join)
+# The whole catalogue, up to three at once, for what takes seconds.
+COVERING: list[dict[str, float]] = [
+    ALL,
+    {"dropout": 0.2, "targeted_dropout": 0.3, "stochastic_depth": 0.2},
+    {"annealed_dropout": 0.3, "targeted_dropout": 0.3},
+    {"standout": 0.3, "dropconnect": 0.2},
+    {"dropblock": 0.2, "stochastic_depth": 0.2},
+]
+covering = pytest.mark.parametrize("regularisers", COVERING, ids="+".join)
+
+
+def test_the_catalogue_is_covered() -> None:
+    assert {name for chosen in COVERING for name in chosen} == set(REGULARISERS)
 
 
 def network(regularisers: Mapping[str, float], **parts: str) -> nn.Module:
@@ -105,7 +118,7 @@ def plain() -> ModelProto:
     return exported({})
 
 
-@choices
+@covering
 def test_nothing_is_left_behind_in_an_exported_graph(regularisers: dict[str, float], plain: ModelProto) -> None:
     nodes, weights = wholly(exported(regularisers))
     expected_nodes, expected_weights = wholly(plain)
@@ -196,7 +209,7 @@ def assert_identical(first: Trainer, second: Trainer) -> None:
 
 
 class TestTraining:
-    @choices
+    @covering
     def test_same_seed_same_weights_in_one_go_or_resumed(self, regularisers: dict[str, float], tmp_path: Path) -> None:
         """Masks are drawn anew in every process; rates follow their schedule from wherever a run goes on."""
         recipe = Recipe(epochs=3, batch_size=16, seed=5, mixup_alpha=0.4, cutmix_alpha=1.0)
@@ -247,11 +260,13 @@ class TestTraining:
         losses = [run._train_epoch(SilentBar()) for run in runs]
         assert losses[0] == losses[1] != losses[2]
 
-    @choices
+    @covering
     def test_a_network_learns(self, regularisers: dict[str, float], tmp_path: Path) -> None:
         recipe = Recipe(epochs=4, batch_size=8)
-        config = configured({name: rate / 2 for name, rate in regularisers.items()})
-        assert trained(config, recipe, tmp_path / "c.pt", problem(training=120)).evaluate().accuracy >= 0.9
+        assert (
+            trained(configured(regularisers), recipe, tmp_path / "c.pt", problem(training=120)).evaluate().accuracy
+            >= 0.9
+        )
 
     def test_weights_decay_as_without(self) -> None:
         run = Trainer(configured({"dropconnect": 0.1}), Recipe(weight_decay=0.25), problem(), CPU)
