@@ -51,6 +51,21 @@ def test_names_and_shapes_are_the_published_ones(name: str) -> None:
     assert shapes(ours) == shapes(published)
 
 
+def test_tweaked_networks_have_the_names_of_their_checkpoints() -> None:
+    with torch.device("meta"):
+        tweaked = shapes(build_network(NetworkConfig("resnet50d", classes=1000)))
+        squeezed = shapes(build_network(NetworkConfig("se_resnet50", classes=1000)))
+    stem = {"conv1.0": (32, 3, 3, 3), "conv1.1": (32,), "conv1.3": (32, 32, 3, 3), "conv1.4": (32,)}
+    stem |= {"conv1.6": (64, 32, 3, 3), "bn1": (64,)}
+    shortcuts = {"layer1.0.downsample.1": (256, 64, 1, 1), "layer2.0.downsample.1": (512, 256, 1, 1)}
+    norms = {"layer1.0.downsample.2": (256,), "layer2.0.downsample.2": (512,)}
+    for name, shape in {**stem, **shortcuts, **norms}.items():
+        assert tweaked[f"{name}.weight"] == shape
+    assert not [name for name in tweaked if name.startswith("layer1.0.downsample.0")]
+    assert squeezed["layer1.0.se.fc1.weight"] == (16, 256, 1, 1)
+    assert squeezed["layer4.2.se.fc2.bias"] == (2048,)
+
+
 @pytest.mark.parametrize("name", ["resnet20", "resnet56", "resnet18", "resnet50", "resnext50_32x4d"])
 def test_logits_are_those_of_the_published_layout(name: str, tmp_path: Path) -> None:
     layout, classes = LAYOUTS[name]
