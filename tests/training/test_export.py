@@ -136,7 +136,9 @@ class TestEveryExport:
     def test_activations_are_computed_in_functions_alone(self, exported: Exported) -> None:
         model = exported.graph.model
         outside = {node.op_type for node in model.graph.node if node.domain != DOMAIN}
-        assert not outside & ACTIVATION_OPERATORS
+        # A gate is no activation: its sigmoid stands in the graph itself.
+        gates = {"Sigmoid"} if exported.case.shortcut.endswith("gating") else set()
+        assert outside & ACTIVATION_OPERATORS == gates
         assert {node.domain for node in model.graph.node} == {"", DOMAIN}
         used = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
         assert {function.name for function in model.functions} == used
@@ -201,7 +203,15 @@ class TestEveryExport:
         )
         for level in ("ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"):
             chosen = getattr(onnxruntime.GraphOptimizationLevel, level)
-            assert fused_convolutions(instrumented, chosen, tmp_path) == fused_convolutions(plain, chosen, tmp_path)
+            left = fused_convolutions(instrumented, chosen, tmp_path)
+            whole = fused_convolutions(plain, chosen, tmp_path)
+            if exported.case.arrangement == "relu_before_addition":
+                # No convolution ends the branch, so one of the shortcut takes the sum in; who wants to see what the
+                # shortcut brought cannot have it so.
+                changing = sum(1 for block in exported.graph.blocks if "downsample" in block.shortcut)
+                assert 0 <= len(str(whole)) - len(str(left)) <= changing
+                left, whole = ([fusion.rstrip("+") for fusion in fusions] for fusions in (left, whole))
+            assert sorted(left) == sorted(whole)
 
     def test_statistics_equal_pytorchs(self, exported: Exported) -> None:
         pixels = exported.pixels(2)
