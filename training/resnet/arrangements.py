@@ -27,10 +27,10 @@ class Arrangement:
         return "act" in self.after_last
 
 
-# Stem and head are as the appendix of He 2016 and its authors' code have them. The sums of pre-activated networks are bare:
-# the stem ends without an activation, and one more follows the last sum, with BN before it where blocks begin with BN. The
-# others end their stem with an activation and need none before the head: what leaves their last block is activated, or is
-# a sum of activated parts (`relu_before_addition`).
+# Stem and head are as the appendix of He 2016 and its authors' code have them. The sums of pre-activated networks are
+# bare: the stem ends without an activation, and one more follows the last sum, after BN where blocks begin with BN.
+# The others end their stem with an activation and need none before the head: what leaves their last block is activated,
+# or a sum of activated parts (`relu_before_addition`).
 ARRANGEMENTS: dict[str, Arrangement] = {
     # y = act(BN(conv(… act(BN(conv(x))))) + shortcut), He 2015.
     "original": Arrangement(after=("bn", "act"), after_last=("bn",), after_sum=("act",)),
