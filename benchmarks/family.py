@@ -1,7 +1,7 @@
 """What each part of the residual family learns: `python -m benchmarks.family [--epochs N]`, resumable.
 
-Every arrangement, shortcut, normaliser and initialiser in a ResNet-8, and what the papers say fails with depth in
-networks of 56 layers; digits, three seeds, one thread. Every finished run is kept at once in
+Every arrangement, shortcut, normaliser, initialiser and regulariser in a ResNet-8, and what the papers say fails with
+depth in networks of 56 layers; digits, three seeds, one thread. Every finished run is kept at once in
 benchmarks/results/family-digits.json, and is not trained again.
 """
 
@@ -9,8 +9,9 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +48,27 @@ class Case:
     normaliser: str = "batch"
     initialiser: str = "he"
     learning_rate: float = 0.1
+    regularisers: dict[str, float] = field(default_factory=dict)
+    recipe: dict[str, float] = field(default_factory=dict)
+
+
+# Rates for so small a network, with squares that fit its maps of 8×8, 4×4 and 2×2.
+REGULARISED: dict[str, dict[str, float]] = {
+    "dropout": {"dropout": 0.2},
+    "annealed_dropout": {"annealed_dropout": 0.4},
+    "standout": {"standout": 0.3},
+    "dropblock": {"dropblock": 0.1, "dropblock.size": 3},
+    "disout": {"disout": 0.1, "disout.size": 3},
+    "dropconnect": {"dropconnect": 0.2},
+    "targeted_dropout": {"targeted_dropout": 0.5},
+    "stochastic_depth": {"stochastic_depth": 0.2},
+}
+RECIPES: dict[str, dict[str, float]] = {
+    "mixup 0.2": {"mixup_alpha": 0.2},
+    "cutmix 1": {"cutmix_alpha": 1.0},
+    "label smoothing 0": {"label_smoothing": 0.0},
+    "weight decay 0": {"weight_decay": 0.0},
+}
 
 
 def _cases() -> Iterator[Case]:
@@ -59,6 +81,10 @@ def _cases() -> Iterator[Case]:
         if not entry.needs_weights:
             normaliser = "fixup" if key == "fixup" else "batch"
             yield Case("initialiser", key, normaliser=normaliser, initialiser=key, learning_rate=0.02)
+    yield Case("regulariser", "none")
+    for key, rates in REGULARISED.items():
+        yield Case("regulariser", f"{key} {rates[key]:g}", regularisers=rates)
+    yield from (Case("regulariser", name, recipe=recipe) for name, recipe in RECIPES.items())
     yield from (Case("depth", name, name, learning_rate=0.1) for name in ("plain20", "plain56", "resnet20", "resnet56"))
     yield Case("depth", "resnet56 dropout", "resnet56", shortcut="dropout")
     for scales in ({"shortcut": 0.0, "branch": 1.0}, {"shortcut": 0.5, "branch": 1.0}, {}):
@@ -75,8 +101,12 @@ def measure(case: Case, seed: int, epochs: int, data: DataSet) -> dict[str, floa
         shortcut=case.shortcut,
         shortcut_parameters=case.shortcut_parameters,
         normaliser=case.normaliser,
+        regularisers=case.regularisers,
     )
-    recipe = Recipe(epochs=epochs, learning_rate=case.learning_rate, seed=seed, initialiser=case.initialiser)
+    recipe = replace(
+        Recipe(epochs=epochs, learning_rate=case.learning_rate, seed=seed, initialiser=case.initialiser),
+        **case.recipe,  # type: ignore[arg-type]
+    )
     trainer = Trainer(config, recipe, data, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder, progress_bar(f"{case.kind} {case.name} {seed}") as bar:
         try:
@@ -104,7 +134,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = digits.load()
-    stored = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"machine": describe_machine(), "runs": {}}
+    stored: dict[str, Any] = (
+        json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"machine": describe_machine(), "runs": {}}
+    )
     for case in _cases():
         for seed in SEEDS:
             key = f"{case.kind}/{case.name}/{case.learning_rate:g}/{arguments.epochs}/{seed}"
