@@ -112,6 +112,9 @@ class Run:
 def training_record(config: RunConfig, trainer: Trainer) -> TrainingRecord:
     """What the manifest keeps of a run."""
     recipe = asdict(config.recipe)
+    if recipe["pretrained"]:
+        # Where it was on this machine is nobody's business.
+        recipe["pretrained"] = Path(recipe["pretrained"]).name
     parameters: dict[str, dict[str, float]] = {
         "initialiser": recipe.pop("initialiser_parameters"),
         "shortcut": dict(config.network.shortcut_parameters),
