@@ -72,7 +72,7 @@ def merged(merge: Merge, parameters: Mapping[str, float]) -> tuple[str, str]:
 
 def _term(node: fx.Node, terms: Mapping[fx.Node, str], module: nn.Module) -> str:
     """The formula of one node."""
-    inputs = [terms[each] if isinstance(each, fx.Node) else f"{each:g}" for each in node.args]  # type: ignore[str-format]
+    inputs = [terms[each] if isinstance(each, fx.Node) else f"{each:g}" for each in node.args]
     if node.op == "placeholder":
         return BRANCH if node.name == "branch" else SHORTCUT
     if node.op == "call_module":
