@@ -16,14 +16,11 @@ from models.manifest import ActivationSite, BlockEnd, TensorSpec
 from models.opset import DOMAIN, DOMAIN_VERSION, IR_VERSION, STANDARD_OPSET
 from models.overloads import choose_overload
 from training.activations.catalogue import find_activation
-from training.activations.entry import Activation, ActivationModule
+from training.activations.entry import ActivationModule
 from training.classifier import PixelClassifier
 from training.published import LOGITS, PublishedClassifier
-from training.repetition import CannotRepeatError, find_repetitions, repeat, shortened
 from training.resnet.recurrent import BidirectionalReader
 from training.sites import NETWORK, find_blocks, find_sites, module_path
-
-logger = logging.getLogger("reslens")
 
 INPUT = "images"
 OUTPUT = LOGITS
@@ -68,29 +65,7 @@ def export(
         if isinstance(module, (ActivationModule, BidirectionalReader)):
             module.freeze()
     published = PublishedClassifier(classifier)
-    blocks_alike = find_repetitions(published)
-    if blocks_alike:
-        try:
-            with shortened(blocks_alike):
-                model = _trace(published, image_shape)
-            repeat(model.graph, blocks_alike)
-            return _finished(model, published, classifier, image_shape, activation, entry, modules)
-        except (CannotRepeatError, ExportParityError) as error:
-            logger.info("the network is traced as a whole: %s", error)
     model = _trace(published, image_shape)
-    return _finished(model, published, classifier, image_shape, activation, entry, modules)
-
-
-def _finished(
-    model: onnx.ModelProto,
-    published: PublishedClassifier,
-    classifier: PixelClassifier,
-    image_shape: tuple[int, int, int],
-    activation: str,
-    entry: Activation,
-    modules: Mapping[str, torch.nn.Module],
-) -> ExportedGraph:
-    """Name, describe and check a traced graph."""
     _name_after_modules(model.graph)
     _add_functions(model, modules.values())
     sites = find_sites(model.graph, activation, entry, modules)
