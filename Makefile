@@ -45,7 +45,7 @@ bench-detection: $(VENV)/.dev  ## faults put into the traffic of MODEL with test
 soak: $(VENV)/.dev  ## 100,000 requests of every kind while versions change: none lost, and memory within a bound
 	OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.soak
 
-docs: $(VENV)/.dev  ## docs/activations.md and its plots, from the catalogue and the figures of make bench
+docs: $(VENV)/.dev  ## docs/activations.md, docs/networks.md and their plots, from the catalogues and the figures of make bench
 	$(VENV)/bin/python -m docs
 
 clean:

@@ -13,6 +13,7 @@ from benchmarks.activation_networks import activation_networks
 from benchmarks.activations import activations
 from benchmarks.cuda import cuda
 from benchmarks.decoding import decoding
+from benchmarks.depth import depth
 from benchmarks.machine import describe_machine
 from benchmarks.memory import memory
 from benchmarks.serving import serving
@@ -27,6 +28,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[], Rows]]] = {
     "serving": ("requests/s of the service against bare session.run, one image a request", serving),
     "statistics": ("time with layer statistics against the plain run, one thread", statistics_cost),
     "decoding": ("decoding JPEGs to a model's pixels, one thread", decoding),
+    "depth": ("what deeper networks cost: seconds of the processor, and memory", depth),
     "memory": ("resident memory of a plain session, and what the instrumented one adds", memory),
 }
 OF_ACTIVATIONS: dict[str, tuple[str, Callable[[Sequence[str]], Rows]]] = {

@@ -10,7 +10,7 @@ from torch import nn
 
 from models.manifest import ModelManifest, Preprocessing, TensorSpec
 from training.classifier import PixelClassifier
-from training.export import INPUT, OUTPUT, export
+from training.export import INPUT, OUTPUT, ExportedGraph, export
 from training.resnet.network import NetworkConfig, build_network
 
 CALIBRATION_IMAGES = 16
@@ -31,7 +31,12 @@ def untrained(config: NetworkConfig, size: int) -> tuple[onnx.ModelProto, ModelM
     """Export a network with random weights for size × size images."""
     classifier = untrained_classifier(config)
     exported = export(classifier, config.activation, (config.channels, size, size), config.activation_parameters)
-    manifest = ModelManifest(
+    return exported.model, described(exported, config, size)
+
+
+def described(exported: ExportedGraph, config: NetworkConfig, size: int) -> ModelManifest:
+    """The manifest of a network that was exported without training."""
+    return ModelManifest(
         name=f"{config.network}-{config.activation}",
         version=1,
         created=datetime.now(UTC),
@@ -47,7 +52,6 @@ def untrained(config: NetworkConfig, size: int) -> tuple[onnx.ModelProto, ModelM
         metrics=None,
         training=None,
     )
-    return exported.model, manifest
 
 
 def untrained_classifier(config: NetworkConfig) -> PixelClassifier:

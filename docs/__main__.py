@@ -1,14 +1,15 @@
 """`python -m docs` writes the generated part of the documentation."""
 
-from docs.generated import PLOTS, generated
+from docs.generated import BLOCKS, PLOTS, generated
 
 
 def main() -> None:
     """Run as a program."""
     files = generated()
-    PLOTS.mkdir(exist_ok=True)
-    for gone in set(PLOTS.glob("*.svg")) - files.keys():
-        gone.unlink()
+    for folder in (PLOTS, BLOCKS):
+        folder.mkdir(exist_ok=True)
+        for gone in set(folder.glob("*.svg")) - files.keys():
+            gone.unlink()
     for path, text in files.items():
         path.write_text(text, encoding="utf-8")
 

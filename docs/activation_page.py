@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from docs.costs import Costs, cost_columns, cost_details
 from docs.drawing import Drawing
 from docs.extension import add_your_own
+from docs.markdown import table, text
 from training.activations.facts import WIDTH, Facts
 from training.activations.wording import details, number, summary
 
@@ -50,11 +51,11 @@ def activation_page(facts: Sequence[Facts], drawings: Mapping[str, Drawing], cos
 def _overview(facts: Iterable[Facts], costs: Costs) -> str:
     rows = []
     for each in facts:
-        cells = {name: _text(cell) for name, cell in (summary(each) | cost_columns(costs, each.key)).items()}
+        cells = {name: text(cell) for name, cell in (summary(each) | cost_columns(costs, each.key)).items()}
         # The note is with the plot.
         del cells["use"]
         rows.append(cells | {"key": f"[`{each.key}`](#{each.key})", "formula": f"`{each.formula}`"})
-    return _table([list(rows[0]), *(list(row.values()) for row in rows)])
+    return table([list(rows[0]), *(list(row.values()) for row in rows)])
 
 
 def _section(facts: Facts, drawing: Drawing, costs: Costs) -> str:
@@ -64,16 +65,16 @@ def _section(facts: Facts, drawing: Drawing, costs: Costs) -> str:
     if facts.parameters:
         name, value = next(iter(facts.parameters.items()))
         rows["parameters"] += f"; set by `--activation-parameters {name} {number(value)}`"
-    rows = {name: f"`{text}`" if name.startswith("ONNX") else text for name, text in rows.items()}
+    rows = {name: f"`{value}`" if name.startswith("ONNX") else value for name, value in rows.items()}
     rows |= cost_details(costs, facts.key)
     parts = [
         f"### {facts.key}\n",
         f"`{facts.formula}`\n",
-        f"{_text(facts.use)}\n",
+        f"{text(facts.use)}\n",
         f"![{facts.key} and its derivative](activations/{facts.key}.svg)\n",
-        f"{_text(drawing.caption)}\n" if drawing.caption else "",
-        f"{_text(facts.description)}\n",
-        _table([["", ""], *([subject, _text(text)] for subject, text in rows.items())]),
+        f"{text(drawing.caption)}\n" if drawing.caption else "",
+        f"{text(facts.description)}\n",
+        table([["", ""], *([subject, text(value)] for subject, value in rows.items())]),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -86,21 +87,5 @@ def _measurement(costs: Costs) -> list[str]:
         "- **Cost**, as `make bench` measured it with ONNX Runtime on one thread, interleaved and paired: alone, on a "
         "tensor in the cache, and in a ResNet-20 on images of 32×32; medians, ratios with [95 % bootstrap interval]. "
         "Plain export is what PyTorch's exporter writes without our bodies. Figures of "
-        f"{costs.measured[:10]}: {_text(machine)}.\n"
+        f"{costs.measured[:10]}: {text(machine)}.\n"
     ]
-
-
-def _table(rows: Iterable[Sequence[str]]) -> str:
-    head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join([_line(head), _line(["---"] * len(head)), *map(_line, body), ""])
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _text(text: str) -> str:
-    """What Markdown would read as emphasis stays as it is, outside of `code`."""
-    pieces = text.split("`")
-    pieces[::2] = [piece.replace("_", "\\_").replace("*", "\\*") for piece in pieces[::2]]
-    return "`".join(pieces)

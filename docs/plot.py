@@ -80,7 +80,7 @@ def plot(drawing: Drawing) -> str:
         _panel(slope, drawing, "slope", SLOPE_COLOURS)
         function.set_title(f"f({drawing.variable})", loc="left", color=FUNCTION_COLOURS[0], fontsize=10)
         slope.set_title(f"f′({drawing.variable})", loc="left", color=SLOPE_COLOURS[0], fontsize=10)
-        return _svg(figure)
+        return svg(figure)
 
 
 def contact_sheet(drawings: Mapping[str, Drawing]) -> str:
@@ -100,10 +100,11 @@ def contact_sheet(drawings: Mapping[str, Drawing]) -> str:
             axes.set_title(key, fontsize=8, pad=2)
             axes.set_xlim(*SHEET_WINDOW)
             axes.set_ylim(-1.3, 2.7)
-        return _svg(figure)
+        return svg(figure)
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """The figure as text, the same on every machine."""
     buffer = StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata=NO_METADATA)
     # A hundredth of a point is finer than any screen; and no space at the end of a line.

@@ -7,6 +7,8 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 SCHEMA_VERSION: Final = 1
+ATTENTION: Final = "attention"
+"""The output that says how much each position of the last feature maps counted, N×H×W; in every image they sum to 1."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -177,6 +179,22 @@ class TrainingRecord(Part):
     versions: dict[str, str]
 
 
+class Origin(Part):
+    """Where weights came from that were not trained here."""
+
+    file: str
+    """Its name, without folders."""
+    sha256: Sha256
+    entry: str
+    """Keys that led to the weights inside the file, joined by dots; empty where it held nothing else."""
+    architecture: str
+    activation: str
+    activation_parameters: dict[str, float] = {}
+    """Parameters of the activation that were not at their default."""
+    arrangement: str
+    parameters: int
+
+
 class ModelManifest(Part):
     """The whole manifest, stored as `manifest.json` beside the files it names."""
 
@@ -190,13 +208,16 @@ class ModelManifest(Part):
     digests: dict[str, Sha256]
     """SHA-256 of every file of the bundle except the manifest itself."""
     inputs: tuple[TensorSpec]
-    outputs: tuple[TensorSpec]
+    outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
+    """The logits first; beside them `attention` alone is known."""
     class_names: Annotated[tuple[str, ...], Field(min_length=2)]
     preprocessing: Preprocessing
     sites: Annotated[tuple[ActivationSite, ...], Field(min_length=1)]
     blocks: tuple[BlockEnd, ...]
     metrics: Metrics | None
     training: TrainingRecord | None
+    origin: Origin | None = None
+    """Where the weights came from, if they were imported; None of those that were trained here."""
     sample: Literal["sample.npz"] | None = None
     """Images and the logits that they must give wherever the model is loaded; None in bundles without them."""
     half: HalfPrecision | None = None
@@ -210,9 +231,18 @@ class ModelManifest(Part):
             raise ValueError(f"digests name {sorted(self.digests)}, expected {sorted(expected)}")
         return self
 
+    @property
+    def logits(self) -> TensorSpec:
+        return self.outputs[0]
+
+    @property
+    def attention(self) -> TensorSpec | None:
+        """None for a model without attention."""
+        return next((spec for spec in self.outputs[1:] if spec.name == ATTENTION), None)
+
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        for role, parts in (("site", self.sites), ("block", self.blocks)):
+        for role, parts in (("output", self.outputs), ("site", self.sites), ("block", self.blocks)):
             repeated = [name for name, count in Counter(part.name for part in parts).items() if count > 1]
             if repeated:
                 raise ValueError(f"{role} names occur more than once: {', '.join(repeated)}")

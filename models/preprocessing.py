@@ -68,6 +68,15 @@ def pixels_to_tensor(pixels_NCHW: NDArray[np.uint8], preprocessing: Preprocessin
     return normalised
 
 
+def tensor_to_pixels(tensor_NCHW: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Turn the graph's input back into the pixels that it was made of: what `pixels_to_tensor` is the inverse of."""
+    if preprocessing.normalisation is not None:
+        mean = np.asarray(preprocessing.normalisation.mean, np.float32).reshape(1, -1, 1, 1)
+        std = np.asarray(preprocessing.normalisation.std, np.float32).reshape(1, -1, 1, 1)
+        tensor_NCHW = (tensor_NCHW * std + mean) * np.float32(255)
+    return np.rint(tensor_NCHW).clip(0, 255).astype(np.uint8)
+
+
 def _shrunk(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """Decode a JPEG at 1/2, 1/4 or 1/8 if `SHRINK_MARGIN` allows, and resize it; anything else stays as it is.
 

@@ -11,6 +11,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import tyro
 
 from training.commands.activations import activations
+from training.commands.adopt import adopt
+from training.commands.networks import networks
 from training.commands.publish import publish
 from training.commands.refresh import refresh
 from training.commands.train import train
@@ -18,8 +20,10 @@ from training.commands.train import train
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "publish": publish,
+    "import": adopt,
     "refresh": refresh,
     "activations": activations,
+    "networks": networks,
 }
 
 

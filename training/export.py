@@ -12,16 +12,18 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from models.manifest import ActivationSite, BlockEnd
+from models.manifest import ActivationSite, BlockEnd, TensorSpec
 from models.opset import DOMAIN, DOMAIN_VERSION, IR_VERSION, STANDARD_OPSET
 from models.overloads import choose_overload
 from training.activations.catalogue import find_activation
 from training.activations.entry import ActivationModule
 from training.classifier import PixelClassifier
+from training.published import LOGITS, PublishedClassifier
+from training.resnet.recurrent import BidirectionalReader
 from training.sites import NETWORK, find_blocks, find_sites, module_path
 
 INPUT = "images"
-OUTPUT = "logits"
+OUTPUT = LOGITS
 PARITY_BATCHES = (1, 2, 7)
 # Enough images for a majority.
 PARITY_BATCHES_OF_STEPS = (7, 15)
@@ -39,8 +41,10 @@ class ExportedGraph:
     model: onnx.ModelProto
     sites: tuple[ActivationSite, ...]
     blocks: tuple[BlockEnd, ...]
+    outputs: tuple[TensorSpec, ...]
+    """Logits first."""
     parity: float
-    """Largest absolute difference of logits from PyTorch's that was seen."""
+    """Largest absolute difference of any output from PyTorch's that was seen."""
 
 
 def export(
@@ -51,16 +55,17 @@ def export(
 ) -> ExportedGraph:
     """Export `classifier`, built with this activation and its parameters, for pixels of shape N×`image_shape`, any N.
 
-    Raises `ExportParityError` when the logits differ from PyTorch's by more than 1e-4 on fresh random images, and
+    Raises `ExportParityError` when an output differs from PyTorch's by more than 1e-4 on fresh random images, and
     `ValueError` when two activations bring different bodies of one name.
     """
     entry = find_activation(activation, activation_parameters)
     classifier = copy.deepcopy(classifier).eval()
     modules = dict(classifier.named_modules())
     for module in modules.values():
-        if isinstance(module, ActivationModule):
+        if isinstance(module, (ActivationModule, BidirectionalReader)):
             module.freeze()
-    model = _trace(classifier, image_shape)
+    published = PublishedClassifier(classifier)
+    model = _trace(published, image_shape)
     _name_after_modules(model.graph)
     _add_functions(model, modules.values())
     sites = find_sites(model.graph, activation, entry, modules)
@@ -70,13 +75,22 @@ def export(
     # The overloads are made of standard operators too: wherever they are faster, they must be right here.
     graphs = [choose_overload(model, name) for name in sorted({function.overload for function in model.functions})]
     parity = max(check_parity(graph, classifier, image_shape, entry.continuous) for graph in graphs)
-    return ExportedGraph(model, sites, blocks, parity)
+    return ExportedGraph(model, sites, blocks, _outputs(published, image_shape), parity)
+
+
+def _outputs(published: PublishedClassifier, image_shape: tuple[int, int, int]) -> tuple[TensorSpec, ...]:
+    with torch.inference_mode():
+        values = published(torch.zeros(1, *image_shape))
+    return tuple(
+        TensorSpec(name=name, datatype="FP32", shape=(-1, *value.shape[1:]))
+        for name, value in zip(published.names, values, strict=True)
+    )
 
 
 def check_parity(
     model: onnx.ModelProto, classifier: PixelClassifier, image_shape: tuple[int, int, int], continuous: bool = True
 ) -> float:
-    """The largest |ONNX Runtime − PyTorch| logit over batches of 1, 2 and 7 fresh random images.
+    """The largest |ONNX Runtime − PyTorch| of any output over batches of 1, 2 and 7 fresh random images.
 
     Unless the activation is continuous, the better half of the images of each batch counts: where a pre-activation
     is 0 but for rounding, a step falls on either side, and that image alone has other logits.
@@ -84,22 +98,33 @@ def check_parity(
     Raises `ExportParityError` when it exceeds 1e-4 or is not a number.
     """
     session = open_session(model)
+    published = PublishedClassifier(classifier)
     random = np.random.default_rng()
     worst = 0.0
     for batch in PARITY_BATCHES if continuous else PARITY_BATCHES_OF_STEPS:
         pixels: NDArray[np.float32] = random.integers(0, 256, (batch, *image_shape)).astype(np.float32)
-        (actual,) = session.run([OUTPUT], {INPUT: pixels})
         with torch.inference_mode():
-            expected = classifier(torch.from_numpy(pixels)).numpy()
-        by_image = np.abs(actual - expected).max(1) if actual.shape == expected.shape else np.full(batch, np.nan)
-        difference = float(by_image.max() if continuous else np.median(by_image))
-        if not difference <= PARITY_TOLERANCE:
-            raise ExportParityError(
-                f"logits of the exported graph differ from PyTorch's by {difference} at batch {batch}; "
-                f"at most {PARITY_TOLERANCE} is allowed: the graph was not published"
-            )
-        worst = max(worst, difference)
+            expected = published(torch.from_numpy(pixels))
+        for name, actual, value in zip(
+            published.names, session.run(published.names, {INPUT: pixels}), expected, strict=True
+        ):
+            by_image = _by_image(actual, value.numpy())
+            difference = float(by_image.max() if continuous else np.median(by_image))
+            if not difference <= PARITY_TOLERANCE:
+                raise ExportParityError(
+                    f"{name} of the exported graph differ from PyTorch's by {difference} at batch {batch}; "
+                    f"at most {PARITY_TOLERANCE} is allowed: the graph was not published"
+                )
+            worst = max(worst, difference)
     return worst
+
+
+def _by_image(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The largest absolute difference in each image; not a number where the shapes differ."""
+    if actual.shape != expected.shape:
+        return np.full(len(expected), np.nan, np.float32)
+    largest: NDArray[np.float32] = np.abs(actual - expected).reshape(len(expected), -1).max(1)
+    return largest
 
 
 def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
@@ -110,17 +135,17 @@ def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _trace(classifier: PixelClassifier, image_shape: tuple[int, int, int]) -> onnx.ModelProto:
+def _trace(published: PublishedClassifier, image_shape: tuple[int, int, int]) -> onnx.ModelProto:
     with warnings.catch_warnings():
         # The exporter warns about its own internals and logs that torchvision is absent, which it does not need; what
         # matters about the graph is checked below.
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            classifier,
+            published,
             (torch.zeros(2, *image_shape),),
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=list(published.names),
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             opset_version=STANDARD_OPSET,
             dynamo=True,
@@ -154,8 +179,8 @@ def _name_after_modules(graph: onnx.GraphProto) -> None:
         path = module_path(node)
         base = path if node.domain == DOMAIN else ".".join(part for part in (path, node.op_type.lower()) if part)
         node.name = unique(base)
-        for output in node.output:
-            renamed[output] = output if output in kept else node.name
+        for index, output in enumerate(node.output):
+            renamed[output] = output if output in kept else unique(f"{node.name}.{index}") if index else node.name
     for node in graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
         node.output[:] = [renamed.get(name, name) for name in node.output]

@@ -53,14 +53,15 @@ def check_half(model: onnx.ModelProto, half: onnx.ModelProto, data: DataSet) -> 
         raise ExportParityError(
             f"values of the graph reach {largest:.3g}, and half precision ends at 65504: publish it in single precision"
         )
-    expected, actual = (_logits(graph, data) for graph in (model, choose_overload(half, "cuda")))
-    difference = float(np.abs(actual - expected).max() / np.abs(expected).max())
-    if not difference <= TOLERANCE:
-        raise ExportParityError(
-            f"logits in half precision differ by {difference:.2%} of the largest one; at most {TOLERANCE:.0%} is "
-            "allowed: publish it in single precision"
-        )
-    before, after = _evaluate(expected, data), _evaluate(actual, data)
+    before_half, after_half = (_run(graph, data) for graph in (model, choose_overload(half, "cuda")))
+    differences = {name: _difference(after_half[name], values) for name, values in before_half.items()}
+    for name, difference in differences.items():
+        if not difference <= TOLERANCE:
+            raise ExportParityError(
+                f"{name} in half precision differ by {difference:.2%} of the largest one; at most {TOLERANCE:.0%} is "
+                "allowed: publish it in single precision"
+            )
+    before, after = _evaluate(before_half[OUTPUT], data), _evaluate(after_half[OUTPUT], data)
     if after.accuracy < before.accuracy - ACCURACY_TOLERANCE:
         raise ExportParityError(
             f"accuracy in half precision is {after.accuracy:.2%} instead of {before.accuracy:.2%}: "
@@ -69,19 +70,24 @@ def check_half(model: onnx.ModelProto, half: onnx.ModelProto, data: DataSet) -> 
     metrics = Metrics(
         images=after.images, accuracy=after.accuracy, loss=after.loss, data=f"{data.name}, held out, half precision"
     )
-    return HalfPrecision(tolerance=TOLERANCE, difference=difference, metrics=metrics)
+    return HalfPrecision(tolerance=TOLERANCE, difference=differences[OUTPUT], metrics=metrics)
 
 
 def _evaluate(logits: Array, data: DataSet) -> Evaluation:
     return evaluate(lambda _: logits, data.held_out, batch_size=len(data.held_out))
 
 
-def _logits(model: onnx.ModelProto, data: DataSet) -> Array:
+def _difference(actual: Array, expected: Array) -> float:
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
+def _run(model: onnx.ModelProto, data: DataSet) -> dict[str, Array]:
+    """All outputs, by name."""
     session = open_session(model)
+    names = [output.name for output in model.graph.output]
     batches = (data.held_out.pixels[start : start + BATCH] for start in range(0, len(data.held_out), BATCH))
-    return np.concatenate(
-        [session.run([OUTPUT], {INPUT: pixels_to_tensor(pixels, data.preprocessing)})[0] for pixels in batches]
-    )
+    runs = [session.run(names, {INPUT: pixels_to_tensor(pixels, data.preprocessing)}) for pixels in batches]
+    return {name: np.concatenate(values) for name, values in zip(names, zip(*runs, strict=True), strict=True)}
 
 
 def _largest_value(model: onnx.ModelProto, data: DataSet) -> float:

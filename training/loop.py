@@ -17,12 +17,17 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.classifier import PixelClassifier
 from training.data.augmentation import augment
 from training.data.images import DataSet, channel_moments
+from training.data.mixing import mix
 from training.evaluation import Evaluation, evaluate
-from training.initialisers import INITIALISERS
+from training.initialisers import initialise
 from training.progress import Bar
 from training.recipe import Recipe
+from training.regularisers.rate import set_progress
 from training.resnet.network import NetworkConfig, build_network
 from training.schedule import warmed_cosine
+
+INITIAL_IMAGES = 128
+"""Training images that an initialiser may look at."""
 
 
 class Trainer:
@@ -36,9 +41,9 @@ class Trainer:
         self.recipe, self.data, self.device = recipe, data, device
         torch.manual_seed(recipe.seed)
         network = build_network(config)
-        INITIALISERS["he"](network)
         mean, std = channel_moments(data.training.pixels)
         self.model = PixelClassifier(network, mean, std).to(device)
+        self._initialise()
         # A last batch of a single image is left out: batch normalisation cannot use it.
         self.steps_per_epoch = (len(data.training) + recipe.batch_size - 2) // recipe.batch_size
         self.averaged = _averaged(self.model, recipe.averaging_epochs * self.steps_per_epoch)
@@ -99,22 +104,31 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.seconds, self.history = state["epoch"], state["seconds"], state["history"]
 
+    def _initialise(self) -> None:
+        recipe, model = self.recipe, self.model
+        chosen = np.random.default_rng(recipe.seed).permutation(len(self.data.training))[:INITIAL_IMAGES]
+        pixels = torch.from_numpy(self.data.training.pixels[np.sort(chosen)]).to(self.device)
+        images = (pixels.float() - model.mean) * model.scale
+        weights = Path(recipe.pretrained) if recipe.pretrained else None
+        initialise(model.network, recipe.initialiser, recipe.initialiser_parameters, images, weights)
+
     def _train_epoch(self, bar: Bar) -> float:
         self.model.train()
-        # For the draws of the network itself (rrelu): an epoch that is resumed to must see the same.
+        # For the draws of the network itself (rrelu, regularisers): an epoch that is resumed to must see the same.
         torch.manual_seed(self._epoch_seed())
         total = torch.zeros((), dtype=torch.float64)
         seen = 0
-        for index, (images, labels) in enumerate(self._batches()):
+        for index, (images, targets) in enumerate(self._batches()):
             step = self.epoch * self.steps_per_epoch + index
             self._set_learning_rate(step)
-            loss = F.cross_entropy(self.model(images), labels, label_smoothing=self.recipe.label_smoothing)
+            set_progress(self.model, step / (self.recipe.epochs * self.steps_per_epoch))
+            loss = F.cross_entropy(self.model(images), targets, label_smoothing=self.recipe.label_smoothing)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
             self.averaged.update_parameters(self.model)
-            total += loss.detach().double().cpu() * len(labels)
-            seen += len(labels)
+            total += loss.detach().double().cpu() * len(targets)
+            seen += len(targets)
             bar.advance(
                 step + 1, self.recipe.epochs * self.steps_per_epoch, f"epoch {self.epoch + 1} loss {loss.item():.3f}"
             )
@@ -127,6 +141,8 @@ class Trainer:
         return mean
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images, and their labels; of mixed images how much they are of each class."""
+        mixup, cutmix = self.recipe.mixup_alpha, self.recipe.cutmix_alpha
         generator = torch.Generator().manual_seed(self._epoch_seed())
         order = torch.randperm(len(self.data.training), generator=generator).numpy()
         for step in range(self.steps_per_epoch):
@@ -134,7 +150,11 @@ class Trainer:
             chosen = np.sort(order[start : start + self.recipe.batch_size])
             images = torch.from_numpy(self.data.training.pixels[chosen]).to(self.device)
             labels = torch.from_numpy(self.data.training.labels[chosen]).to(self.device)
-            yield augment(images, self.padding, self.data.mirrored, generator).float(), labels
+            images = augment(images, self.padding, self.data.mirrored, generator).float()
+            if mixup or cutmix:
+                yield mix(images, labels, len(self.data.class_names), mixup, cutmix, generator)
+            else:
+                yield images, labels
 
     def _epoch_seed(self) -> int:
         return self.recipe.seed * 1_000_003 + self.epoch

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.instrument import instrument
-from models.manifest import HalfPrecision, Metrics, ModelManifest, TensorSpec, TrainingRecord, plain_name
+from models.manifest import HalfPrecision, Metrics, ModelManifest, Preprocessing, TensorSpec, TrainingRecord, plain_name
 from models.parity import IMAGES, SAMPLE, ParitySample, sample_pixels
 from models.preprocessing import pixels_to_tensor
 from models.repository import ModelRepository
@@ -40,7 +40,8 @@ class Publication:
 
     name: str
     version: int
-    metrics: Metrics
+    metrics: Metrics | None
+    """None where there were no held-out images."""
     parity: float
     half: HalfPrecision | None
     """What was found of the graph in half precision, where there is one."""
@@ -67,8 +68,10 @@ def publish(
     classifier = restore_classifier(run, data)
     network = config.network
     exported = export(classifier, network.activation, data.held_out.pixels.shape[1:], network.activation_parameters)
-    draft = _manifest(name, description or _describe(record), data, exported, record)
-    sample = _sample(classifier, network.activation, data)
+    said = description or _describe(record)
+    draft = draft_manifest(name, said, data.class_names, data.preprocessing, exported)
+    draft = draft.model_copy(update={"training": record})
+    sample = make_sample(classifier, network.activation, data.preprocessing)
     return publish_measured(repository, draft, exported.model, sample, data, exported.parity, half)
 
 
@@ -96,11 +99,11 @@ def publish_measured(
     return Publication(draft.name, repository.publish(draft.name, files, describe), metrics, parity, found)
 
 
-def _sample(classifier: PixelClassifier, activation: str, data: DataSet) -> ParitySample:
+def make_sample(classifier: PixelClassifier, activation: str, preprocessing: Preprocessing) -> ParitySample:
     """Its logits are PyTorch's."""
-    pixels = sample_pixels(data.preprocessing)
+    pixels = sample_pixels(preprocessing)
     with torch.inference_mode():
-        logits = classifier(torch.from_numpy(pixels_to_tensor(pixels, data.preprocessing))).numpy()
+        logits = classifier(torch.from_numpy(pixels_to_tensor(pixels, preprocessing))).numpy()
     return ParitySample(pixels, logits, agreeing(activation))
 
 
@@ -142,24 +145,32 @@ def measure(model: onnx.ModelProto, manifest: ModelManifest, data: DataSet) -> t
     return Metrics(images=result.images, accuracy=result.accuracy, loss=result.loss, data=held_out), baseline
 
 
-def _manifest(
-    name: str, description: str, data: DataSet, exported: ExportedGraph, record: TrainingRecord
+def draft_manifest(
+    name: str,
+    description: str,
+    class_names: tuple[str, ...],
+    preprocessing: Preprocessing,
+    exported: ExportedGraph,
+    baseline: bool = True,
 ) -> ModelManifest:
-    """The manifest but for what is only known later: version, digests and metrics."""
+    """The manifest but for what is only known later: version, digests, metrics, and where its weights came from."""
+    files = ("model.onnx", "baseline.npz", SAMPLE) if baseline else ("model.onnx", SAMPLE)
+    shape = (-1, preprocessing.channels, preprocessing.height, preprocessing.width)
     return ModelManifest(
         name=name,
         version=1,
         created=datetime.now(UTC),
         description=description,
-        digests=dict.fromkeys(("model.onnx", "baseline.npz", SAMPLE), "0" * 64),
-        inputs=(TensorSpec(name=INPUT, datatype="FP32", shape=(-1, *data.held_out.pixels.shape[1:])),),
-        outputs=(TensorSpec(name=OUTPUT, datatype="FP32", shape=(-1, len(data.class_names))),),
-        class_names=data.class_names,
-        preprocessing=data.preprocessing,
+        baseline="baseline.npz" if baseline else None,
+        digests=dict.fromkeys(files, "0" * 64),
+        inputs=(TensorSpec(name=INPUT, datatype="FP32", shape=shape),),
+        outputs=exported.outputs,
+        class_names=class_names,
+        preprocessing=preprocessing,
         sites=exported.sites,
         blocks=exported.blocks,
         metrics=None,
-        training=record,
+        training=None,
         sample=SAMPLE,
     )
 

@@ -1,7 +1,8 @@
 """How a network is trained, in numbers."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,20 @@ class Recipe:
     """Linear rise to the peak."""
     label_smoothing: float = 0.1
     """Share of the target spread evenly over all classes."""
+    mixup_alpha: float = 0.0
+    """Images are mixed with others, half and half more often the larger it is (Zhang 2018); 0: not at all."""
+    cutmix_alpha: float = 0.0
+    """Images get a box of others, at 1 of all sizes alike (Yun 2019); 0: no; with mixup: one of both a batch."""
     averaging_epochs: float = 1.0
     """Time constant of the exponential average of the weights that is kept, in epochs; 0 keeps the last weights."""
     crop_padding: int | None = None
     """Largest random shift in pixels; one eighth of the image's shorter side if not given."""
+    initialiser: str = "he"
+    """Key of the initialiser catalogue: the weights before the first step."""
+    initialiser_parameters: Mapping[str, float] = field(default_factory=dict)
+    """Parameters of the initialiser that are not at their default, by name."""
+    pretrained: str | None = None
+    """File of weights (.pth, .safetensors, …) that initialiser `pretrained` loads."""
     seed: int = 0
     """Of the initial weights, the order of images and the augmentation; 0 to 2³¹ − 1."""
 
@@ -38,6 +49,8 @@ class Recipe:
             "weight_decay": (0 <= self.weight_decay < math.inf, "a finite number, 0 or more"),
             "warmup_epochs": (0 <= self.warmup_epochs < math.inf, "a finite number, 0 or more"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "from 0 to below 1"),
+            "mixup_alpha": (0 <= self.mixup_alpha < math.inf, "a finite number, 0 or more"),
+            "cutmix_alpha": (0 <= self.cutmix_alpha < math.inf, "a finite number, 0 or more"),
             "averaging_epochs": (0 <= self.averaging_epochs < math.inf, "a finite number, 0 or more"),
             "crop_padding": (self.crop_padding is None or self.crop_padding >= 0, "0 or more"),
             "seed": (0 <= self.seed < 2**31, "0 to 2147483647"),

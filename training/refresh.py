@@ -30,13 +30,14 @@ def refresh(repository: ModelRepository, name: str, config: DataConfig, half: bo
     With `half` it is published in half precision too, and so is a model that was.
 
     Raises `ValueError` when the data is not of the model's classes and pre-processing, and `ExportParityError` when
-    the new graph's logits differ from the old one's by more than 1e-4; nothing is published then.
+    an output of the new graph differs from the old one's by more than 1e-4; nothing is published then.
     """
     bundle = repository.open(name)
     manifest = bundle.manifest
     data = load_data(config)
     _check_data(manifest, data)
-    parameters = manifest.training.activation_parameters if manifest.training else {}
+    made = manifest.training or manifest.origin
+    parameters = made.activation_parameters if made else {}
     entries = [find_activation(site.activation, parameters) for site in manifest.sites]
     modules = [_module(entry, site) for entry, site in zip(entries, manifest.sites, strict=True)]
     sites = tuple(map(_described, manifest.sites, entries, modules))
@@ -106,22 +107,24 @@ def _sample(old: onnx.ModelProto, manifest: ModelManifest) -> ParitySample:
 
 
 def _check_parity(old: onnx.ModelProto, new: onnx.ModelProto, manifest: ModelManifest) -> float:
-    """The largest difference of logits on random images, over every overload of the new graph."""
+    """The largest difference of any output on random images, over every overload of the new graph."""
     random = np.random.default_rng()
     batches = [
         random.integers(0, 256, (batch, *manifest.inputs[0].shape[1:])).astype(np.float32) for batch in PARITY_BATCHES
     ]
+    names = [output.name for output in manifest.outputs]
     before = open_session(old)
-    expected = [before.run([OUTPUT], {INPUT: pixels})[0] for pixels in batches]
+    expected = [before.run(names, {INPUT: pixels}) for pixels in batches]
     worst = 0.0
     for overload in sorted({function.overload for function in new.functions}):
         after = open_session(choose_overload(new, overload))
-        for pixels, logits in zip(batches, expected, strict=True):
-            difference = float(np.abs(after.run([OUTPUT], {INPUT: pixels})[0] - logits).max())
-            if not difference <= PARITY_TOLERANCE:
-                raise ExportParityError(
-                    f"logits with the present bodies differ from the published ones by {difference}; "
-                    f"at most {PARITY_TOLERANCE} is allowed: nothing was published"
-                )
-            worst = max(worst, difference)
+        for pixels, published in zip(batches, expected, strict=True):
+            for name, actual, value in zip(names, after.run(names, {INPUT: pixels}), published, strict=True):
+                difference = float(np.abs(actual - value).max())
+                if not difference <= PARITY_TOLERANCE:
+                    raise ExportParityError(
+                        f"{name} with the present bodies differ from the published ones by {difference}; "
+                        f"at most {PARITY_TOLERANCE} is allowed: nothing was published"
+                    )
+                worst = max(worst, difference)
     return worst

@@ -112,6 +112,16 @@ class Run:
 def training_record(config: RunConfig, trainer: Trainer) -> TrainingRecord:
     """What the manifest keeps of a run."""
     recipe = asdict(config.recipe)
+    if recipe["pretrained"]:
+        # Where it was on this machine is nobody's business.
+        recipe["pretrained"] = Path(recipe["pretrained"]).name
+    parameters: dict[str, dict[str, float]] = {
+        "initialiser": recipe.pop("initialiser_parameters"),
+        "shortcut": dict(config.network.shortcut_parameters),
+        "regularisers": dict(config.network.regularisers),
+    }
+    chosen = {option: getattr(config.network, option) for option in ("shortcut", "normaliser", "head")}
+    flat = {f"{kind}.{name}": value for kind, given in parameters.items() for name, value in given.items()}
     return TrainingRecord(
         network=config.network.network,
         activation=config.network.activation,
@@ -124,7 +134,7 @@ def training_record(config: RunConfig, trainer: Trainer) -> TrainingRecord:
         batch_size=recipe.pop("batch_size"),
         seed=recipe.pop("seed"),
         optimiser="SGD with Nesterov momentum, warmed cosine schedule",
-        options=recipe,
+        options=recipe | chosen | flat,
         seconds=round(trainer.seconds, 1),
         device=device_name(trainer.device),
         versions=_versions(),

@@ -11,7 +11,7 @@ from models.manifest import ActivationSite, BlockEnd
 from models.opset import DOMAIN
 from training.activations.entry import Activation, ActivationModule
 from training.activations.meaning import normal_moments
-from training.resnet.arrangements import ResidualBlock
+from training.resnet.block import ResidualBlock
 
 NETWORK = "network."
 """Prefix of every module's path in the classifier that wraps the network."""
@@ -62,13 +62,24 @@ def describe_site(
 def find_blocks(graph: onnx.GraphProto, modules: Mapping[str, torch.nn.Module]) -> tuple[BlockEnd, ...]:
     """Each block's sum is the one Add in its own scope; what leaves the block is the sum or the activation after it.
 
-    An activation that changes the number of channels cannot be compared with the shortcut: then it is the sum.
+    An activation that changes the number of channels cannot be compared with the shortcut: then it is the sum. So it
+    is where a normalisation follows the sum. A block without a shortcut has no such end.
     """
+    # One pass over the graph: a block's scan of all nodes would take the square of the depth.
+    sums: dict[str, list[onnx.NodeProto]] = {}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        if node.op_type == "Add":
+            sums.setdefault(module_path(node), []).append(node)
+        for tensor in node.input:
+            readers.setdefault(tensor, []).append(node)
     blocks = []
-    for path in (path for path, module in modules.items() if isinstance(module, ResidualBlock)):
+    for path, module in modules.items():
+        if not isinstance(module, ResidualBlock) or module.downsample is None:
+            continue
         name = path.removeprefix(NETWORK)
-        (add,) = (node for node in graph.node if node.op_type == "Add" and module_path(node) == name)
-        after = [node for node in graph.node if add.output[0] in node.input]
+        (add,) = sums[name]
+        after = readers.get(add.output[0], [])
         closing = [node for node in after if node.domain == DOMAIN and node.name.startswith(f"{name}.")]
         same = closing and _keeps_channels(modules[NETWORK + closing[0].name])
         output = closing[0].output[0] if same else add.output[0]

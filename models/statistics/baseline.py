@@ -62,7 +62,7 @@ class Baseline:
             _refuse_not_finite(batch, manifest)
             window = window.merged(reader.of(batch))
             rows.append(scalars.of(batch).astype(np.float32))
-            predicted.append(batch[manifest.outputs[0].name].argmax(1))
+            predicted.append(batch[manifest.logits.name].argmax(1))
             known.add(Features.of(batch, manifest))
         if not rows:
             raise ValueError("no images for a baseline: give at least 4, better 2000")
@@ -149,6 +149,6 @@ def _check_graph(found: str, manifest: ModelManifest) -> None:
 
 
 def _refuse_not_finite(batch: Mapping[str, NDArray[np.float32]], manifest: ModelManifest) -> None:
-    for output in (*layout.output_widths(manifest), manifest.outputs[0].name):
+    for output in (*layout.output_widths(manifest), manifest.logits.name):
         if not np.isfinite(batch[output]).all():
             raise ValueError(f"{output} is not finite on the baseline images: the model overflows or divides by 0")

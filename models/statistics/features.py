@@ -26,7 +26,7 @@ class Features:
     @classmethod
     def of(cls, outputs: Outputs, manifest: ModelManifest) -> Self:
         """From the outputs of an instrumented run."""
-        return cls(outputs[layout.MEAN], outputs[manifest.outputs[0].name])
+        return cls(outputs[layout.MEAN], outputs[manifest.logits.name])
 
     @classmethod
     def joined(cls, parts: Iterable["Features"]) -> "Features":

@@ -28,7 +28,7 @@ def linear_head(graph: onnx.ModelProto, manifest: ModelManifest) -> LinearHead |
     """The graph's last layer, if it is linear and as wide as the last site; whether it sees the site's means is not
     checked here, but by its logits.
     """
-    logits = manifest.outputs[0].name
+    logits = manifest.logits.name
     node = next((node for node in graph.graph.node if logits in node.output), None)
     if node is None or node.op_type != "Gemm":
         return None

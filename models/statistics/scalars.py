@@ -40,7 +40,7 @@ class Scalars:
 
     def __init__(self, manifest: ModelManifest) -> None:
         self._reader = StatisticsReader(manifest)
-        self._logits = manifest.outputs[0].name
+        self._logits = manifest.logits.name
         layers = [(index, site, name) for index, site in enumerate(manifest.sites) for name in _measured_of(site)]
         starts = {name: start * len(manifest.sites) for start, name in enumerate(LAYER_SCALARS)}
         self._columns = np.array([starts[name] + index for index, _, name in layers])

@@ -147,7 +147,7 @@ class WindowReader:
         self._reader = StatisticsReader(manifest)
         self._scalars = Scalars(manifest)
         self._classes = len(manifest.class_names)
-        self._logits = manifest.outputs[0].name
+        self._logits = manifest.logits.name
         self._widths = layout.output_widths(manifest)
         self._averaged = [name for name in self._widths if name not in (layout.MAXIMUM, layout.MINIMUM)]
         self._layers = list(layout.site_columns(layout.MEAN, manifest).values())

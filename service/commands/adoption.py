@@ -143,10 +143,10 @@ def _compare(model: LoadedModel, given: onnx.ModelProto, conformed: Conformed, o
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     tensor = pixels_to_tensor(pixels, manifest.preprocessing)
     expected = original.run(tensor).reshape(len(tensor), -1).astype(np.float64)
-    logits = model.run(tensor, model.output_names)[model.output_names[0]].astype(np.float64)
+    logits = model.run(tensor, (model.logits_name,))[model.logits_name].astype(np.float64)
     if not conformed.before_softmax and _are_probabilities(logits):
         raise ValueError(
-            f"output {model.output_names[0]!r} holds probabilities, and they do not come from a Softmax that could be "
+            f"output {model.logits_name!r} holds probabilities, and they do not come from a Softmax that could be "
             "taken off: name the tensor of the logits with --output"
         )
     actual = _softmax(logits) if conformed.before_softmax else logits
@@ -178,7 +178,7 @@ def _measure(model: LoadedModel, reader: ImageReader, graph: bytes) -> tuple[Met
         for pixels in reader.batches(BATCH):
             tensor = pixels_to_tensor(pixels, manifest.preprocessing)
             outputs = dict(model.run(tensor, model.output_names + model.statistics_names))
-            logits.append(outputs[manifest.outputs[0].name])
+            logits.append(outputs[manifest.logits.name])
             yield outputs
 
     linear = linear_head(onnx.load_from_string(graph), manifest)

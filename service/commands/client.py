@@ -4,6 +4,7 @@ The key, where one is needed, is read from RESLENS_KEY. Exits with 1 if the serv
 """
 
 import argparse
+import base64
 import json
 import os
 import sys
@@ -39,6 +40,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="what the layers did; the values of every channel are in the JSON alone",
     )
+    classify.add_argument(
+        "--attention",
+        type=Path,
+        metavar="FOLDER",
+        help="where the model looked: a picture of each photo, <photo>.attention.png, into this folder",
+    )
     actions.add_parser("models", parents=[common], help="which models there are")
     for name, text in (("diagnosis", "what is wrong with the traffic"), ("statistics", "what the layers did to it")):
         traffic = actions.add_parser(name, parents=[common, of_model], help=text)
@@ -70,6 +77,7 @@ def _classify(remote: Remote, arguments: argparse.Namespace) -> None:
                 content,
                 top_k=arguments.top_k,
                 statistics=arguments.statistics,
+                attention="true" if arguments.attention else None,
                 version=arguments.version,
                 label=arguments.label,
             )
@@ -80,8 +88,18 @@ def _classify(remote: Remote, arguments: argparse.Namespace) -> None:
             refused += 1
         else:
             _show(arguments, answer, drawing.classification)
+            if arguments.attention:
+                _write_attention(arguments.attention, name, json.loads(answer))
     if refused:
         raise SystemExit(1)
+
+
+def _write_attention(folder: Path, photo: str, answer: dict[str, Any]) -> None:
+    (image,) = answer["images"]
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "stdin" if photo == "-" else Path(photo).name
+    content = image["attention"]["heat_map"].partition(",")[2]
+    (folder / f"{name}.attention.png").write_bytes(base64.b64decode(content))
 
 
 def _models(remote: Remote, arguments: argparse.Namespace) -> None:

@@ -45,6 +45,17 @@ class Outlier(Answer):
     """Held-out images: no p is smaller than 1/(this + 1)."""
 
 
+class Attention(Answer):
+    """How much each position of the last feature maps counted for one image."""
+
+    height: int
+    width: int
+    weights: list[list[float]]
+    """height × width; together they sum to 1"""
+    heat_map: str
+    """The image as the network saw it, in grey, redder the more a place counts: a PNG as a `data:` URL."""
+
+
 class ClassifiedImage(Answer):
     file: str | None
     """Name of the uploaded file, if it came with one."""
@@ -56,6 +67,8 @@ class ClassifiedImage(Answer):
     """As above."""
     outlier: Outlier | None
     """As above; null as well for a model without a baseline."""
+    attention: Attention | None = None
+    """Null unless `attention` was asked for."""
 
 
 class FailedImage(Answer):

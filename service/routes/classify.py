@@ -12,13 +12,14 @@ from service.batching.entry import Ran
 from service.errors import ServiceError, error_response, retry_after
 from service.monitor.tally import Answered
 from service.routes.answers import Classification
+from service.routes.attention import attention_of, attention_seconds, check_attention
 from service.routes.context import Context, Here
 from service.routes.route import DirectRequest, DirectResponse, DirectRoute
 from service.routes.steps import Moments, record_steps
 from service.routes.terms import terms_of
 from service.routes.upload import Image, JsonUpload, Options, Upload, read_upload
 from service.runtime.classifier import Classifier, Verdict
-from service.runtime.decoding import decode_each, decoding_seconds
+from service.runtime.decoding import Tensor, decode_each, decoding_seconds
 from service.runtime.model import LoadedModel
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=DirectRoute)
@@ -53,7 +54,8 @@ class Timing(NamedTuple):
 
 @router.post("/{name}/classify", openapi_extra=BODY, responses={200: {"model": Classification}})
 async def classify(request: DirectRequest, here: Here, name: str, options: Annotated[Options, Query()]) -> Response:
-    """Rank the classes of one image or several; with `statistics`, say what every activation layer did.
+    """Rank the classes of one image or several; with `statistics`, say what every activation layer did, and with
+    `attention`, where the model looked.
 
     The images are files of a form, the raw body, or base64 in JSON. An image that cannot be used fails alone, with its
     own `error`; when none can be used, the request fails.
@@ -66,7 +68,10 @@ async def classify(request: DirectRequest, here: Here, name: str, options: Annot
 async def _classify(request: DirectRequest, here: Context, model: LoadedModel, upload: Upload) -> Response:
     came = time.perf_counter_ns()
     scheduler, options = here.scheduler, upload.options
-    classifier = Classifier(model, options.top_k, options.statistics != "none", options.statistics == "channels")
+    if options.attention:
+        check_attention(model)
+    statistics = (options.statistics != "none", options.statistics == "channels")
+    classifier = Classifier(model, options.top_k, *statistics, options.attention)
     terms = terms_of(request, here.settings, options.priority, (options.timeout_ms or 0) / 1e3)
     images = [image.content for image in upload.images]
     decode = partial(decode_each, images, model, here.settings.max_pixels)
@@ -77,8 +82,10 @@ async def _classify(request: DirectRequest, here: Context, model: LoadedModel, u
     outcomes = [image if isinstance(image, ServiceError) else next(rans) for image in decoded]
     done = time.perf_counter_ns()
     timing = Timing(ready - came, done - ready)
-    judge = partial(_judge, classifier, upload.images, outcomes, timing)
+    judge = partial(_judge, classifier, upload.images, decoded, outcomes, timing)
     seconds = SECONDS_TO_RANK + SECONDS_A_LAYER[options.statistics] * len(model.manifest.sites)
+    if options.attention:
+        seconds += attention_seconds(model)
     response, verdicts = await scheduler.finish(len(tensors) * seconds, judge)
     answered = time.perf_counter_ns()
     _count(here, classifier, outcomes, verdicts, timing, answered - came)
@@ -88,11 +95,15 @@ async def _classify(request: DirectRequest, here: Context, model: LoadedModel, u
 
 
 def _judge(
-    classifier: Classifier, images: list[Image], outcomes: list[Ran | ServiceError], timing: Timing
+    classifier: Classifier,
+    images: list[Image],
+    decoded: list[Tensor | ServiceError],
+    outcomes: list[Ran | ServiceError],
+    timing: Timing,
 ) -> tuple[Response, list[Verdict | ServiceError]]:
     verdicts = iter(classifier.verdicts([outcome.values for outcome in outcomes if isinstance(outcome, Ran)]))
     results = [next(verdicts) if isinstance(outcome, Ran) else outcome for outcome in outcomes]
-    return _respond(classifier.model, images, results, timing), results
+    return _respond(classifier.model, images, decoded, results, timing), results
 
 
 def _count(
@@ -126,17 +137,25 @@ def _count(
 
 
 def _respond(
-    model: LoadedModel, images: list[Image], results: list[Verdict | ServiceError], timing: Timing
+    model: LoadedModel,
+    images: list[Image],
+    decoded: list[Tensor | ServiceError],
+    results: list[Verdict | ServiceError],
+    timing: Timing,
 ) -> Response:
     failures = [result for result in results if isinstance(result, ServiceError)]
     if len(failures) == len(results):
         message = "; ".join(dict.fromkeys(str(failure) for failure in failures))
         return error_response(failures[0].status, message, retry_after(failures[0]))
-    return DirectResponse(orjson.dumps(_answer(model, images, results, timing)), b"application/json")
+    return DirectResponse(orjson.dumps(_answer(model, images, decoded, results, timing)), b"application/json")
 
 
 def _answer(
-    model: LoadedModel, images: list[Image], results: list[Verdict | ServiceError], timing: Timing
+    model: LoadedModel,
+    images: list[Image],
+    decoded: list[Tensor | ServiceError],
+    results: list[Verdict | ServiceError],
+    timing: Timing,
 ) -> dict[str, Any]:
     """A `Classification`, as plain objects: nobody has to validate what the service itself wrote."""
     manifest: ModelManifest = model.manifest
@@ -144,7 +163,7 @@ def _answer(
         "model": manifest.name,
         "version": manifest.version,
         "provider": model.provider,
-        "images": [_image(image, result) for image, result in zip(images, results, strict=True)],
+        "images": [_image(model, *image) for image in zip(images, decoded, results, strict=True)],
         "timing": {
             "decode_ms": round(timing.decode / 1e6, 3),
             "inference_ms": round(timing.inference / 1e6, 3),
@@ -152,13 +171,19 @@ def _answer(
     }
 
 
-def _image(image: Image, result: Verdict | ServiceError) -> dict[str, Any]:
+def _image(
+    model: LoadedModel, image: Image, tensor: Tensor | ServiceError, result: Verdict | ServiceError
+) -> dict[str, Any]:
     if isinstance(result, ServiceError):
         return {"file": image.file, "error": str(result)}
+    attention = None
+    if result.attention is not None and not isinstance(tensor, ServiceError):
+        attention = attention_of(model, result.attention, tensor[0])
     return {
         "file": image.file,
         "classes": result.classes,
         "statistics": result.statistics.model_dump() if result.statistics else None,
         "prediction": result.prediction,
         "outlier": result.outlier,
+        "attention": attention,
     }

@@ -107,7 +107,7 @@ def _count(here: Context, model: LoadedModel, call: InferenceCall, images: int, 
 
 def _respond(call: InferenceCall, model: LoadedModel, values: Tensors, encoding: str | None) -> Response:
     manifest = model.manifest
-    labels = dict.fromkeys(model.output_names, manifest.class_names)
+    labels = {model.logits_name: manifest.class_names}
     body, json_length = write_response(call, manifest.name, manifest.version, model.provider, values, labels)
     headers = []
     if json_length is not None:

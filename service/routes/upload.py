@@ -33,6 +33,13 @@ class Options(BaseModel):
             "or also those of every channel."
         ),
     ] = "none"
+    attention: Annotated[
+        bool,
+        Field(
+            description="Whether to say where the model looked, as numbers and as a picture; only of a model whose "
+            "head is attention."
+        ),
+    ] = False
     version: Annotated[Version | None, Field(description="Version of the model; the served one if none is named.")] = (
         None
     )

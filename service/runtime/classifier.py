@@ -7,6 +7,7 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from models.manifest import ATTENTION
 from models.statistics.features import Features
 from models.statistics.layers import ImageStatistics
 from models.statistics.outliers import Outlierness
@@ -31,7 +32,7 @@ class Outlier(TypedDict):
 
 
 class Verdict(NamedTuple):
-    """What the model says about one image; all but the classes None unless statistics are asked for."""
+    """What the model says about one image; all but the classes None unless it is asked for."""
 
     classes: list[Ranked]
     statistics: ImageStatistics | None = None
@@ -39,6 +40,8 @@ class Verdict(NamedTuple):
     """entropy, margin, energy"""
     outlier: Outlier | None = None
     """None without a baseline, too."""
+    attention: NDArray[np.float32] | None = None
+    """H×W"""
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,14 @@ class Classifier:
     statistics: bool
     channels: bool
     """Whether the statistics say what every channel did."""
+    attention: bool = False
+    """Whether it is to be said where the model looked; only of a model that has attention."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """What a run of the model is to give."""
-        return self.model.output_names + (self.model.statistics_names if self.statistics else ())
+        attention = (ATTENTION,) if self.attention else ()
+        return (self.model.logits_name, *attention, *(self.model.statistics_names if self.statistics else ()))
 
     def verdicts(self, images: Sequence[Tensors]) -> list[Verdict | ServiceError]:
         """Judge images by the outputs of their runs, one row each; one that the model failed at fails alone."""
@@ -73,17 +79,19 @@ class Classifier:
         self, values: Mapping[str, NDArray[np.float32]], row: int, judged: Outlierness | None
     ) -> Verdict | ServiceError:
         manifest = self.model.manifest
-        logits = values[manifest.outputs[0].name][row]
+        logits = values[manifest.logits.name][row]
         if not np.isfinite(logits).all():
             return ModelFaultError(f"model {manifest.name!r} put out NaN or infinity for this image")
         classes = rank(logits, manifest.class_names, self.top_k)
+        attention = values[ATTENTION][row] if self.attention else None
         if not self.statistics:
-            return Verdict(classes)
+            return Verdict(classes, attention=attention)
         return Verdict(
             classes,
             self.model.reader.image(values, row, self.channels),
             {name: float(column[0]) for name, column in prediction_scalars(logits[None]).items()},
             None if judged is None else self._outlier(judged, row),
+            attention,
         )
 
     def _outlier(self, judged: Outlierness, row: int) -> Outlier:

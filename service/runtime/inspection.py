@@ -5,15 +5,15 @@ from collections.abc import Iterable, Iterator, Sequence
 import onnx
 import onnxruntime
 
-from models.manifest import ModelManifest, TensorSpec
+from models.manifest import ATTENTION, ModelManifest, TensorSpec
 
 DATATYPES = {"tensor(float)": "FP32", "tensor(float16)": "FP16", "tensor(uint8)": "UINT8"}
 
 
 def check_manifest(manifest: ModelManifest) -> None:
     """Raise ValueError where parts of the manifest contradict each other, or ask for what this service cannot do."""
-    (images,), (logits,) = manifest.inputs, manifest.outputs
-    for spec in (images, logits):
+    (images,), (logits, *others) = manifest.inputs, manifest.outputs
+    for spec in (images, *manifest.outputs):
         if spec.datatype != "FP32":
             raise ValueError(f"tensor {spec.name!r} has datatype {spec.datatype}, this service runs FP32")
     pixels = manifest.preprocessing
@@ -24,6 +24,11 @@ def check_manifest(manifest: ModelManifest) -> None:
         raise ValueError(
             f"output {logits.name!r} has shape {logits.shape}, and there are {len(manifest.class_names)} class names"
         )
+    for spec in others:
+        if spec.name != ATTENTION:
+            raise ValueError(f"output {spec.name!r} is unknown: beside the logits there may be {ATTENTION!r}")
+        if len(spec.shape) != 3 or spec.shape[0] != -1 or min(spec.shape[1:]) < 1:
+            raise ValueError(f"output {spec.name!r} has shape {spec.shape}, expected (-1, height, width)")
 
 
 def parse_graph(graph: bytes) -> onnx.ModelProto:

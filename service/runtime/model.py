@@ -88,6 +88,7 @@ class LoadedModel:
         """The outputs that only the instrumented session has."""
         self.output_names = tuple(spec.name for spec in bundle.manifest.outputs)
         self.statistics_names = tuple(spec.name for spec in self.statistics)
+        self.logits_name = bundle.manifest.logits.name
         self.plain_names = frozenset(self.output_names)
         check_manifest(bundle.manifest)
         self._sessions = Sessions(provider, threads, cuda)

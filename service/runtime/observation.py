@@ -21,7 +21,7 @@ def run(
     if observer is None:
         return model.run(tensor, outputs)
     try:
-        values = model.run(tensor, model.output_names + model.statistics_names)
+        values = model.run(tensor, tuple(dict.fromkeys((*outputs, model.logits_name, *model.statistics_names))))
     except ModelFaultError:
         return model.run(tensor, outputs)
     observer(model, values)

@@ -26,7 +26,7 @@ def check_sample(bundle: Bundle, model: LoadedModel) -> None:
 def logits_of(model: LoadedModel, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """One image at a time: a batch size that is warmed up everywhere."""
     tensor = pixels_to_tensor(pixels, model.manifest.preprocessing)
-    (output,) = model.output_names
+    output = model.logits_name
     return np.concatenate([model.run(tensor[index : index + 1], (output,))[output] for index in range(len(tensor))])
 
 

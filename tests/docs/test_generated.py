@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from docs.activation_page import activation_page
+from docs.block_drawing import draw_arrangement, draw_merge
 from docs.costs import Costs, read_costs
 from docs.drawing import draw
 from docs.extension import EXAMPLE
-from docs.generated import DOCS, MEASURED, PLOTS, generated
+from docs.generated import BLOCKS, DOCS, MEASURED, PLOTS, generated
 from docs.plot import plot
 from training.activations.catalogue import ACTIVATIONS, find_activation
 from training.activations.facts import gather
+from training.resnet.arrangements import ARRANGEMENTS
+from training.resnet.merges import MERGES
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def page() -> str:
 def test_page_and_plots_are_up_to_date() -> None:
     files = generated()
     stale = {path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text}
-    stale |= set(PLOTS.glob("*.svg")) - files.keys()
+    stale |= {*PLOTS.glob("*.svg"), *BLOCKS.glob("*.svg")} - files.keys()
     assert not stale, f"run `make docs`: {', '.join(str(path.relative_to(DOCS)) for path in stale)}"
 
 
@@ -46,6 +49,20 @@ def test_a_row_has_as_many_cells_as_its_head(page: str) -> None:
 def test_the_example_is_the_package_that_is_tested(page: str) -> None:
     for name in ("bent_identity.py", "pyproject.toml"):
         assert (EXAMPLE / name).read_text(encoding="utf-8") in page
+
+
+def test_every_arrangement_and_shortcut_is_drawn() -> None:
+    for name, catalogue in (("arrangements", ARRANGEMENTS), ("shortcuts", MERGES)):
+        drawn = (BLOCKS / f"{name}.svg").read_text(encoding="utf-8")
+        assert all(f">{key}</text>" in drawn for key in catalogue)
+
+
+def test_a_block_is_drawn_as_it_is_built() -> None:
+    drawing = draw_arrangement("bn_after_addition")
+    assert drawing.branch == ("3×3 convolution", "BN", "activation", "3×3 convolution")
+    assert drawing.closing == ("BN", "activation")
+    assert draw_merge("constant_scaling").shortcut == ("0.5 · x",)
+    assert not draw_merge("none").joins
 
 
 @pytest.mark.parametrize("key", ["selu", "dynamic_relu_c"])

@@ -29,13 +29,17 @@ class Case:
     arrangement: str
     size: int
     parameters: tuple[tuple[str, float], ...] = ()
+    shortcut: str = "identity"
+    normaliser: str = "batch"
 
     def __str__(self) -> str:
-        return "-".join([self.network, self.activation, *map(str, dict(self.parameters).values()), self.arrangement])
+        parameters = map(str, dict(self.parameters).values())
+        parts = (self.network, self.activation, *parameters, self.arrangement, self.shortcut, self.normaliser)
+        return "-".join(part for part in parts if part not in ("identity", "batch"))
 
 
-# A ResNet-20 with every activation, the arrangements in turn; those that change the channels in each; both families and
-# both kinds of branch. The last member of a case is the size of its images.
+# A ResNet-20 with every activation, the arrangements in turn; one that changes the channels in each; every shortcut and
+# every normaliser; both families and both kinds of branch. After the arrangement comes the size of the images.
 NAMES = list(ARRANGEMENTS)
 # Where activations stand on the shortcut's way, nine squares in a row are x^512: no ResNet-20 survives that.
 ONLY = {"squared_relu": "full_preactivation"}
@@ -43,8 +47,14 @@ ONLY = {"squared_relu": "full_preactivation"}
 GAIN = {"squared_relu": 0.1}
 CASES = [
     *[Case("resnet20", key, ONLY.get(key, NAMES[n % len(NAMES)]), 16) for n, key in enumerate(ENTRIES, 1)],
-    *[Case("resnet8", key, name, 16) for key in ("crelu", "glu") for name in NAMES],
-    *[Case("resnet8", "maxout", name, 16, (("k", 3),)) for name in NAMES],
+    *[Case("resnet8", "crelu", name, 16) for name in NAMES],
+    Case("resnet8", "maxout", "relu_before_addition", 16, (("k", 3),)),
+    Case("resnet8", "glu", "original", 16, (), "constant_scaling", "none"),
+    Case("resnet8", "relu", "relu_only_preactivation", 16, (), "exclusive_gating", "skipinit"),
+    Case("resnet8", "prelu", "original", 16, (), "dropout", "fixup"),
+    Case("resnet8", "elu", "bn_after_addition", 16, (), "conv_1x1"),
+    Case("resnet8", "swish", "full_preactivation", 16, (), "shortcut_only_gating"),
+    Case("resnet8", "relu", "original", 16, (), "none"),
     Case("resnet8", "elu", "original", 16, (("alpha", 0.5),)),
     Case("resnet14", "relu", "full_preactivation", 8),
     Case("resnet18", "swish", "original", 64),

@@ -1,6 +1,7 @@
 """Small problems and networks with nothing left at its default, for tests that need the real thing quickly."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from tests.training.cases import learn
 from training.activations.entry import ActivationModule
 from training.classifier import PixelClassifier
 from training.data.images import DataSet, LabelledImages
-from training.resnet.arrangements import ResidualBlock
+from training.resnet.block import ResidualBlock
 from training.resnet.network import NetworkConfig, build_network
 
 SIZE = 8
@@ -76,10 +77,13 @@ def classifier(
     classes: int = 10,
     seed: int = 0,
     parameters: Mapping[str, float] | None = None,
+    shortcut: str = "identity",
+    normaliser: str = "batch",
 ) -> PixelClassifier:
     """A random network behind a normalisation that differs from channel to channel, in evaluation mode."""
     torch.manual_seed(seed)
-    module = build_network(NetworkConfig(network, activation, arrangement, classes, channels, parameters or {}))
+    config = NetworkConfig(network, activation, arrangement, classes, channels, parameters or {})
+    module = build_network(replace(config, shortcut=shortcut, normaliser=normaliser))
     randomise(module, seed)
     mean = [110.0 + 10 * channel for channel in range(channels)]
     std = [50.0 + 7 * channel for channel in range(channels)]

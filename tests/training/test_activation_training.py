@@ -10,7 +10,7 @@ from tests.training.cases import CASES, ENTRIES, Case
 from tests.training.formulas import frelu
 from tests.training.small import problem
 from training.activations.entry import ActivationModule
-from training.initialisers import INITIALISERS
+from training.initialisers import initialise
 from training.loop import Trainer
 from training.recipe import Recipe
 from training.resnet.network import NetworkConfig, build_network
@@ -132,7 +132,7 @@ class TestLearning:
     def test_initialiser_leaves_it_alone(self, key: str) -> None:
         network = build_network(NetworkConfig("resnet8", key, classes=3))
         before = {name: value.clone() for name, value in network.state_dict().items()}
-        INITIALISERS["he"](network)
+        initialise(network)
         own = {f"{site}.{name}" for site, module in sites(network).items() for name in module.state_dict()}
         changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
         assert own
@@ -174,7 +174,7 @@ def test_a_network_trains_with_it(key: str) -> None:
     # Squares of squares overflow unless the sums are bare and the steps small.
     arrangement, rate = ("full_preactivation", 1e-3) if key == "squared_relu" else ("original", 0.02)
     network = build_network(NetworkConfig("resnet8", key, arrangement, classes=3, channels=1))
-    INITIALISERS["he"](network)
+    initialise(network)
     data = problem(training=24, mirrored=False)
     images = torch.from_numpy(data.training.pixels).float() / 128 - 1
     labels = torch.from_numpy(data.training.labels)

@@ -19,7 +19,7 @@ from training.classifier import PixelClassifier
 from training.data.images import LabelledImages
 from training.export import INPUT, OUTPUT, ExportedGraph, ExportParityError, export, open_session
 from training.half import check_half, halve
-from training.publication import _manifest
+from training.publication import draft_manifest
 from training.resnet.network import NetworkConfig, build_network
 
 DATA = problem(held_out=60)
@@ -66,7 +66,7 @@ def test_logits_are_close_where_every_operator_rounds(exported: ExportedGraph) -
 
 
 def test_statistics_are_those_of_single_precision_but_for_rounding(exported: ExportedGraph) -> None:
-    manifest = _manifest("small", "", DATA, exported, None)  # type: ignore[arg-type]
+    manifest = draft_manifest("small", "", DATA.class_names, DATA.preprocessing, exported)
     names = [output.name for output in instrument(exported.model, manifest).graph.output]
     expected, actual = (run(instrument(graph, manifest), names) for graph in (exported.model, halve(exported.model)))
     for name, value, single in zip(names, actual, expected, strict=True):

@@ -32,7 +32,7 @@ from training.data.images import channel_moments
 from training.data.sources import DataConfig
 from training.publication import publish
 from training.recipe import Recipe
-from training.resnet.arrangements import ResidualBlock
+from training.resnet.block import ResidualBlock
 from training.resnet.network import NetworkConfig, build_network
 from training.run import Run, RunConfig
 

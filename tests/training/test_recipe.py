@@ -17,6 +17,8 @@ from training.recipe import Recipe
         "weight_decay": [-1e-4, math.nan],
         "warmup_epochs": [-1.0, math.nan],
         "label_smoothing": [-0.1, 1.0, math.nan],
+        "mixup_alpha": [-0.1, math.inf, math.nan],
+        "cutmix_alpha": [-0.1, math.inf, math.nan],
         "averaging_epochs": [-1.0, math.nan],
         "crop_padding": [-1],
     }.items(),
@@ -34,6 +36,7 @@ def test_impossible_values(name: str, values: list[float]) -> None:
         {"epochs": 1, "batch_size": 2, "warmup_epochs": 0.0, "averaging_epochs": 0.0},
         {"label_smoothing": 0.0, "weight_decay": 0.0, "crop_padding": 0},
         {"crop_padding": None, "momentum": 0.99},
+        {"mixup_alpha": 0.2, "cutmix_alpha": 1.0},
     ],
 )
 def test_possible_values(allowed: dict[str, float]) -> None:

@@ -199,6 +199,43 @@ def test_parameters_of_the_activation_on_the_command_line(tmp_path: Path, monkey
     assert RunConfig.read(run).network == replace(ELU.network, classes=3)
 
 
+def test_shortcut_normaliser_and_initialiser_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sources.SOURCES, "digits", lambda _: problem())
+    options = (
+        "--shortcut exclusive_gating --shortcut-parameters bias -7 --normaliser none --learning-rate 0.01 "
+        "--initialiser orthogonal --initialiser-parameters gain 1.25 --epochs 1"
+    )
+    monkeypatch.setattr(sys, "argv", ["training", "train", *options.split()])
+    main()
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name == "digits-resnet8-relu-original-exclusive_gating-bias-7-none-orthogonal-gain1.25"
+    config = RunConfig.read(run)
+    assert (config.network.shortcut, config.network.shortcut_parameters) == ("exclusive_gating", {"bias": -7})
+    assert config.network.normaliser == "none"
+    record = json.loads((run / "record.json").read_text())
+    wanted = {
+        "shortcut": "exclusive_gating",
+        "shortcut.bias": -7,
+        "normaliser": "none",
+        "initialiser": "orthogonal",
+        "initialiser.gain": 1.25,
+    }
+    assert wanted.items() <= record["options"].items()
+
+
+def test_runs_from_before_shortcuts_and_initialisers_had_names_are_read(finished: Run, tmp_path: Path) -> None:
+    stored = json.loads((finished.folder / "run.json").read_text())
+    for key in ("shortcut", "shortcut_parameters", "normaliser", "head", "regularisers"):
+        del stored["network"][key]
+    for key in ("initialiser", "initialiser_parameters", "pretrained", "mixup_alpha", "cutmix_alpha"):
+        del stored["recipe"][key]
+    (tmp_path / "run.json").write_text(json.dumps(stored))
+    assert RunConfig.read(tmp_path) == CONFIG
+
+
 def test_a_run_is_not_resumed_on_other_images(finished: Run) -> None:
     other = problem()
     other.training.pixels[7, 0, 3, 3] ^= 1
@@ -230,10 +267,13 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--network", "resnet19"], "unknown network 'resnet19'; choose from resnet8"),
+        (["train", "--network", "resnet19"], "unknown network 'resnet19' (19 layers are not 6n + 2); choose from resnet8"),
         (["train", "--activation", "gleu"], "unknown activation 'gleu'; choose from"),
         (["train", "--activation-parameters", "alpha", "1"], "unknown parameter alpha of activation relu; it has no"),
         (["train", "--activation", "elu", "--activation-parameters", "alpha", "0"], "alpha=0.0 of elu is not allowed"),
+        (["train", "--initialiser", "magic"], "unknown initialiser 'magic'; choose from he"),
+        (["train", "--initialiser", "pretrained"], "initialiser 'pretrained' needs a file of weights"),
+        (["train", "--shortcut", "none", "--normaliser", "fixup"], "choose a shortcut, or normaliser"),
         (["train", "--data", "folder"], "data 'folder' needs --data-dir"),
         (["train", "--data", "folder", "--data-dir", "nowhere"], "nowhere does not exist: give a folder"),
         (["train", "--image-size", "64"], "--image-size 64 needs --data folder"),

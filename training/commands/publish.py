@@ -30,14 +30,15 @@ def publish(
         precision: both publishes the graph in half precision too, for CUDA; the service chooses.
     """
     done = publish_run(run, ModelRepository(repository), name, description, half=precision == "both")
+    print_publication(done, repository, "PyTorch's")
+
+
+def print_publication(done: Publication, repository: Path, compared: str) -> None:
+    """Say what was published, and from whose logits its own differ by how much."""
     print(f"published {done.name} version {done.version} in {repository.resolve()}")
-    print(f"accuracy {done.metrics.accuracy:.2%} on {done.metrics.images} images ({done.metrics.data})")
-    print(f"logits differ from PyTorch's by at most {done.parity:.1e}")
-    print_half(done)
-
-
-def print_half(done: Publication) -> None:
-    """Say what was found of the graph in half precision, if there is one."""
+    if done.metrics:
+        print(f"accuracy {done.metrics.accuracy:.2%} on {done.metrics.images} images ({done.metrics.data})")
+    print(f"logits differ from {compared} by at most {done.parity:.1e}")
     if done.half:
         print(
             f"half precision: accuracy {done.half.metrics.accuracy:.2%}, logits differ by at most "

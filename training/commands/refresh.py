@@ -8,7 +8,7 @@ import tyro
 
 from models.repository import ModelRepository
 from models.shelf import SHIPPED_MODELS
-from training.commands.publish import Precision, print_half
+from training.commands.publish import Precision, print_publication
 from training.data.sources import DataConfig
 from training.refresh import refresh as refresh_model
 
@@ -30,7 +30,4 @@ def refresh(
     if data.data_dir:
         data = replace(data, data_dir=str(Path(data.data_dir).resolve()))
     done = refresh_model(ModelRepository(repository), name, data, half=precision == "both")
-    print(f"published {done.name} version {done.version} in {repository.resolve()}")
-    print(f"accuracy {done.metrics.accuracy:.2%} on {done.metrics.images} images ({done.metrics.data})")
-    print(f"logits differ from the version before by at most {done.parity:.1e}")
-    print_half(done)
+    print_publication(done, repository, "those of the version before")

@@ -1,5 +1,6 @@
 """`python -m training train`"""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,11 @@ def train(
     activation: str = "relu",
     activation_parameters: dict[str, float] | None = None,
     arrangement: str = "original",
+    shortcut: str = "identity",
+    shortcut_parameters: dict[str, float] | None = None,
+    normaliser: str = "batch",
+    head: str = "linear",
+    regularisers: dict[str, float] | None = None,
     run: Path | None = None,
     resume: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -33,7 +39,14 @@ def train(
         activation: Key of the activation catalogue; `python -m training activations` lists it.
         activation_parameters: Parameters of the activation by name, for example `alpha 0.5`.
         arrangement: Key of the arrangement catalogue.
-        run: Folder of the run; runs/<data>-<network>-<activation>-<arrangement> if not given.
+        shortcut: Key of the catalogue of shortcuts.
+        shortcut_parameters: Parameters of the shortcut by name, for example `bias -7`.
+        normaliser: Key of the normaliser catalogue.
+        head: Key of the head catalogue.
+        regularisers: Rates by name, for example `dropout 0.3 stochastic_depth 0.5`, and their parameters, for
+            example `dropblock 0.1 dropblock.size 5`.
+        run: Folder of the run; runs/<data>-<network>-<activation>-<arrangement> and what else
+            is not at its default if not given.
         resume: Go on with the run in the folder, if there is one.
         device: Where to train; auto takes CUDA where there is one.
         threads: CPU threads; one for each core if not given.
@@ -46,6 +59,8 @@ def train(
     if data.data_dir:
         # Absolute, so that the run can be published from anywhere.
         data = replace(data, data_dir=str(Path(data.data_dir).resolve()))
+    if recipe.pretrained:
+        recipe = replace(recipe, pretrained=str(Path(recipe.pretrained).resolve()))
     loaded = load_data(data)
     config = NetworkConfig(
         network,
@@ -54,15 +69,41 @@ def train(
         len(loaded.class_names),
         loaded.preprocessing.channels,
         activation_parameters or {},
+        shortcut,
+        shortcut_parameters or {},
+        normaliser,
+        head,
+        regularisers or {},
     )
-    source = Path(data.data_dir).name if data.data_dir else data.data
-    chosen_parameters = [f"{key}{value:g}" for key, value in config.activation_parameters.items()]
-    name = "-".join([source, network, activation, *chosen_parameters, arrangement])
-    this = Run(run or Path("runs") / name, RunConfig(config, data, recipe))
+    asked = RunConfig(config, data, recipe)
+    this = Run(run or Path("runs") / _name(asked), asked)
     trainer = this.train(loaded, chosen, resume)
     result = trainer.evaluate()
     print(f"held-out accuracy {result.accuracy:.2%} on {result.images} images after {trainer.seconds:.0f} s")
     print(f"publish it with: python -m training publish {this.folder} --name NAME")
+
+
+def _name(config: RunConfig) -> str:
+    """Of the run's folder: data, network, activation, arrangement, and what else is not at its default."""
+    data, network, recipe = config.data, config.network, config.recipe
+    parts = [Path(data.data_dir).name if data.data_dir else data.data, network.network]
+    parts += [network.activation, *_given(network.activation_parameters), network.arrangement]
+    optional = {
+        "shortcut": (network.shortcut, network.shortcut_parameters),
+        "normaliser": (network.normaliser, {}),
+        "head": (network.head, {}),
+    }
+    for option, (key, parameters) in optional.items():
+        if key != getattr(NetworkConfig(), option) or parameters:
+            parts += [key, *_given(parameters)]
+    parts += _given(network.regularisers)
+    if recipe.initialiser != Recipe().initialiser or recipe.initialiser_parameters:
+        parts += [recipe.initialiser, *_given(recipe.initialiser_parameters)]
+    return "-".join(parts)
+
+
+def _given(parameters: Mapping[str, float]) -> list[str]:
+    return [f"{key}{value:g}" for key, value in parameters.items()]
 
 
 def choose_device(device: str) -> torch.device:

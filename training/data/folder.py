@@ -11,6 +11,7 @@ from PIL import Image
 
 from models.manifest import Preprocessing
 from models.preprocessing import image_to_pixels
+from training.data.classes import Classes
 from training.data.images import DataSet, LabelledImages, check_classes
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -56,6 +57,41 @@ def load(
         training=LabelledImages(pixels[:count], training_labels),
         held_out=LabelledImages(pixels[count:], held_out_labels),
         class_names=class_names,
+        preprocessing=preprocessing,
+        mirrored=True,
+    )
+
+
+def load_held_out(
+    folder: Path,
+    preprocessing: Preprocessing,
+    classes: Classes,
+    name: str | None = None,
+    advance: Advance = lambda _done, _total: None,
+) -> DataSet:
+    """Read images that others' weights are measured on: test/<class>/* below `folder`, or <class>/* alone.
+
+    There are none to train on, and not every class needs images. Raises `ValueError` naming the folder or file at
+    fault when a folder is not named after one class, or a file is not an image.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"data folder {folder} does not exist: give a folder with sub-folders named after the classes")
+    held_out = _first_of(folder, HELD_OUT_FOLDERS) or folder
+    indices = {found: classes.index(found) for found in _classes(held_out)}
+    if unknown := [found for found, index in indices.items() if index is None]:
+        raise ValueError(
+            f"{held_out} has folders that are not named after one of the {len(classes.names)} classes: "
+            f"{', '.join(unknown[:5])}; the classes are {', '.join((classes.ids or classes.names)[:5])}, …"
+        )
+    paths, labels = _listing(held_out, tuple(indices))
+    if not paths:
+        raise ValueError(f"{held_out} holds no image: expected {', '.join(sorted(SUFFIXES))} in its sub-folders")
+    pixels = _decode(paths, preprocessing, advance)
+    return DataSet(
+        name=name or folder.name,
+        training=LabelledImages(pixels[:0], labels[:0]),
+        held_out=LabelledImages(pixels, np.array([*indices.values()], np.int64)[labels]),
+        class_names=classes.names,
         preprocessing=preprocessing,
         mirrored=True,
     )

@@ -1,77 +1,45 @@
-"""Where normalisation, activation and addition stand in a residual block (He 2016, Identity Mappings).
+"""Where normalisation and activation stand among the convolutions of a residual branch (He 2016, Identity Mappings).
 
-Every arrangement takes the same parts: the branch's convolutions, the shortcut, and the activation's catalogue entry.
-Parts are named as published checkpoints name them: conv1, bn1, conv2, …, downsample. Each activation site has its own
-module (act1, act2, …), so that it has its own name in the graph and in the statistics.
-In every sum the branch is the first operand and the shortcut the second: the export relies on it.
+Kinds of parts are named as published checkpoints name them: `bn`, `act`.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar
-
-from torch import Tensor, nn
-
-from training.activations.entry import Activation
+from dataclasses import dataclass
 
 
-class ResidualBlock(nn.Module):
-    """Base of the arrangements: holds the parts, gives the branch in `forward`."""
+@dataclass(frozen=True)
+class Arrangement:
+    """The parts before and after each convolution of the branch, and after the sum, in their order."""
 
-    preactivated: ClassVar[bool]
-    """True if the block takes and leaves a bare sum: the stem ends bare, and the head starts with BN and activation."""
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    """After every convolution but the last."""
+    after_last: tuple[str, ...] = ()
+    after_sum: tuple[str, ...] = ()
 
-    def __init__(
-        self, channels: int, convolutions: Sequence[nn.Conv2d], shortcut: nn.Module, activation: Activation
-    ) -> None:
-        """`channels` is the number that enters the block."""
-        super().__init__()
-        self.length = len(convolutions)
-        widths = [channels, *(convolution.out_channels for convolution in convolutions)]
-        # Normalisation and activation come before each convolution, or after.
-        normalised = widths[:-1] if self.preactivated else widths[1:]
-        for index, (convolution, width) in enumerate(zip(convolutions, normalised, strict=True), start=1):
-            self.add_module(f"conv{index}", convolution)
-            self.add_module(f"bn{index}", nn.BatchNorm2d(width))
-            self.add_module(f"act{index}", activation.build(width))
-        self.downsample = shortcut
+    @property
+    def preactivated(self) -> bool:
+        """Whether a block takes and leaves a bare sum: the stem ends bare, and the head starts with an activation."""
+        return "act" in self.before
 
-    def part(self, kind: str, index: int) -> nn.Module:
-        """The block's `conv`, `bn` or `act` number `index`, from 1."""
-        return self.get_submodule(f"{kind}{index}")
+    @property
+    def sums_activated(self) -> bool:
+        """Whether what is added has gone through an activation already."""
+        return "act" in self.after_last
 
 
-class OriginalBlock(ResidualBlock):
-    """y = act(BN(conv(… act(BN(conv(x))))) + shortcut(x)). He 2015."""
-
-    preactivated = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        branch = x
-        for index in range(1, self.length + 1):
-            branch = self.part("bn", index)(self.part("conv", index)(branch))
-            if index < self.length:
-                branch = self.part("act", index)(branch)
-        return self.part("act", self.length)(branch + self.downsample(x))  # type: ignore[no-any-return]
-
-
-class FullPreactivationBlock(ResidualBlock):
-    """y = conv(act(BN(… conv(act(BN(x)))))) + shortcut. He 2016.
-
-    A shortcut that changes the shape starts from the block's first activation, as in the authors' code.
-    """
-
-    preactivated = True
-
-    def forward(self, x: Tensor) -> Tensor:
-        branch = self.part("act", 1)(self.part("bn", 1)(x))
-        shortcut = x if isinstance(self.downsample, nn.Identity) else self.downsample(branch)
-        branch = self.part("conv", 1)(branch)
-        for index in range(2, self.length + 1):
-            branch = self.part("conv", index)(self.part("act", index)(self.part("bn", index)(branch)))
-        return branch + shortcut  # type: ignore[no-any-return]
-
-
-ARRANGEMENTS: dict[str, type[ResidualBlock]] = {
-    "original": OriginalBlock,
-    "full_preactivation": FullPreactivationBlock,
+# Stem and head are as the appendix of He 2016 and its authors' code have them. The sums of pre-activated networks are
+# bare: the stem ends without an activation, and one more follows the last sum, after BN where blocks begin with BN.
+# The others end their stem with an activation and need none before the head: what leaves their last block is activated,
+# or a sum of activated parts (`relu_before_addition`).
+ARRANGEMENTS: dict[str, Arrangement] = {
+    # y = act(BN(conv(… act(BN(conv(x))))) + shortcut), He 2015.
+    "original": Arrangement(after=("bn", "act"), after_last=("bn",), after_sum=("act",)),
+    # y = act(BN(conv(… ) + shortcut)): the shortcut is normalised too.
+    "bn_after_addition": Arrangement(after=("bn", "act"), after_sum=("bn", "act")),
+    # y = act(BN(conv(…))) + shortcut: with ReLU the sum can only grow.
+    "relu_before_addition": Arrangement(after=("bn", "act"), after_last=("bn", "act")),
+    # y = BN(conv(act(… BN(conv(act(x)))))) + shortcut.
+    "relu_only_preactivation": Arrangement(before=("act",), after=("bn",), after_last=("bn",)),
+    # y = conv(act(BN(… conv(act(BN(x)))))) + shortcut, He 2016.
+    "full_preactivation": Arrangement(before=("bn", "act")),
 }

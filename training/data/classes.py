@@ -1,0 +1,78 @@
+"""The names of classes in the order of a network's outputs, from a file or a catalogue."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MAX_BYTES = 4 << 20
+
+CLASS_NAMES: dict[str, tuple[str, ...]] = {
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+}
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Names, and what folders of images may be called instead (WordNet's `n01440764`)."""
+
+    names: tuple[str, ...]
+    ids: tuple[str, ...] = ()
+
+    def index(self, folder: str) -> int | None:
+        """The class that a folder's name means; None where that is none, or several."""
+        for labels in (self.ids, self.names):
+            if labels.count(folder) == 1:
+                return labels.index(folder)
+        return None
+
+
+def find_classes(given: str) -> Classes:
+    """The classes of a key of `CLASS_NAMES`, or of a file; raises `ValueError` for what is neither."""
+    if given in CLASS_NAMES:
+        return Classes(CLASS_NAMES[given])
+    return read_classes(Path(given))
+
+
+def read_classes(path: Path) -> Classes:
+    """One name a line, a JSON list of names, or the JSON index `{"0": ["n01440764", "tench"], …}`.
+
+    Raises `ValueError` for a file that is missing, too large or none of these.
+    """
+    if not path.is_file():
+        raise ValueError(f"no file of class names at {path}: give one, or one of {', '.join(CLASS_NAMES)}")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes: class names have at most {MAX_BYTES:,}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        classes = _from_json(json.loads(text)) if text.lstrip()[:1] in ("[", "{") else _from_lines(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} holds no class names ({error}): give one a line, a JSON list, or {{index: [id, name]}}"
+        ) from error
+    for labels in (classes.names, classes.ids):
+        if not all(label.strip() and label.isprintable() for label in labels):
+            raise ValueError(f"{path} has a class without a printable name: give every class one")
+    if len(classes.names) < 2:
+        raise ValueError(f"{path} has {len(classes.names)} class names: a classifier has at least 2")
+    return classes
+
+
+def _from_lines(text: str) -> Classes:
+    return Classes(tuple(line.strip() for line in text.rstrip().splitlines()))
+
+
+def _from_json(content: Any) -> Classes:
+    if isinstance(content, list):
+        if not all(isinstance(name, str) for name in content):
+            raise ValueError("its list has other things than strings")
+        return Classes(tuple(content))
+    rows = [content.get(str(index)) for index in range(len(content))]
+    if not all(_is_row(row) for row in rows):
+        raise ValueError(f"it has no [id, name] for each of 0 to {len(rows) - 1}")
+    return Classes(names=tuple(row[1] for row in rows), ids=tuple(row[0] for row in rows))
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, Sequence) and len(row) == 2 and all(isinstance(part, str) for part in row)
