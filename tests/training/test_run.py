@@ -267,7 +267,10 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--network", "resnet19"], "unknown network 'resnet19' (19 layers are not 6n + 2); choose from resnet8"),
+        (
+            ["train", "--network", "resnet19"],
+            "unknown network 'resnet19' (19 layers are not 6n + 2); choose from resnet8",
+        ),
         (["train", "--activation", "gleu"], "unknown activation 'gleu'; choose from"),
         (["train", "--activation-parameters", "alpha", "1"], "unknown parameter alpha of activation relu; it has no"),
         (["train", "--activation", "elu", "--activation-parameters", "alpha", "0"], "alpha=0.0 of elu is not allowed"),

@@ -55,8 +55,8 @@ class SpaceToDepth(nn.Module):
         if x.shape[2] % self.stride or x.shape[3] % self.stride:
             height, width = x.shape[2:]
             raise ValueError(
-                f"feature maps of {height}×{width} cannot be cut into squares of {self.stride}×{self.stride}: use images "
-                "whose sides can be halved as often as the network halves them"
+                f"feature maps of {height}×{width} cannot be cut into squares of {self.stride}×{self.stride}: "
+                "use images whose sides can be halved as often as the network halves them"
             )
         return F.pixel_unshuffle(x, self.stride)
 
@@ -69,8 +69,8 @@ def space_to_depth(channels_in: int, channels_out: int, stride: int, _: Build) -
     """For stages that each have stride² times as many channels as the one before."""
     if channels_out != channels_in * stride**2:
         raise ValueError(
-            f"{channels_in} to {channels_out} channels at stride {stride} cannot be inverted: widths of the stages must "
-            f"grow by {stride**2}"
+            f"{channels_in} to {channels_out} channels at stride {stride} cannot be inverted: "
+            f"widths of the stages must grow by {stride**2}"
         )
     return SpaceToDepth(stride)
 
