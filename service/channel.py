@@ -22,6 +22,8 @@ _LENGTHS = struct.Struct("!II")
 MAX_FRAME_BYTES = 256 << 20
 # What waits to be sent beyond it is not sent at all, where that may be lost.
 MAX_WAITING_BYTES = 64 << 20
+# What a process that ended has told before may still take.
+LAST_SECONDS = 5.0
 
 
 class Answer(NamedTuple):
@@ -102,7 +104,10 @@ class Channel:
                 else:
                     self._settle(message, payload)
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+            # What was told before the end is still to be done.
+            self._fail_pending()
+            if self._answering:
+                await asyncio.wait(self._answering, timeout=LAST_SECONDS)
         finally:
             self.close()
 
@@ -113,13 +118,16 @@ class Channel:
 
     def close(self) -> None:
         """Break off: calls that wait fail."""
-        self.closed = True
+        self._fail_pending()
         self._writer.close()
+        for task in self._answering:
+            task.cancel()
+
+    def _fail_pending(self) -> None:
+        self.closed = True
         for future in self._pending.values():
             if not future.done():
                 future.set_exception(ChannelClosedError("another process of the service ended: try again"))
-        for task in self._answering:
-            task.cancel()
 
     async def _receive(self) -> tuple[dict[str, Any], bytes]:
         head, payload = _LENGTHS.unpack(await self._reader.readexactly(_LENGTHS.size))

@@ -37,23 +37,12 @@ def nursery() -> Iterator[Path]:
         # Each worker has one core.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         context().set_forkserver_preload(["service.processes.seed"])
-        with _temporary(name):  # the socket of the process that forks them
-            forkserver.ensure_running()
+        forkserver.ensure_running()
         sweep(directory.parent)
         try:
             yield directory
         finally:
             del os.environ["PROMETHEUS_MULTIPROC_DIR"]
-
-
-@contextlib.contextmanager
-def _temporary(folder: str) -> Iterator[None]:
-    """Temporary files lie in that folder, and go with it."""
-    before, tempfile.tempdir = tempfile.tempdir, folder
-    try:
-        yield
-    finally:
-        tempfile.tempdir = before
 
 
 @contextlib.contextmanager

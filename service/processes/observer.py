@@ -13,7 +13,7 @@ from anyio import to_thread
 from models.manifest import ModelManifest
 from models.repository import ModelRepository, RepositoryError, UnknownVersionError
 from service import logs
-from service.channel import Answer, Channel, connect
+from service.channel import LAST_SECONDS, Answer, Channel, connect
 from service.control.opening import repository_of
 from service.monitor.buckets import SECONDS
 from service.monitor.local import LocalMonitor, local_monitor
@@ -138,7 +138,15 @@ async def _serve(settings: Settings, directory: Path, bucket_seconds: int) -> No
         await ended.wait()
     finally:
         server.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(_drained(channels), LAST_SECONDS)
         for channel in list(channels):
             channel.close()
         await monitor.close()
         supervisor.close()
+
+
+async def _drained(channels: set[Channel]) -> None:
+    """What workers told before they ended is seen, and then they are gone."""
+    while channels:
+        await asyncio.sleep(0.01)

@@ -118,12 +118,15 @@ def test_ctrl_c_announces_nothing(shelf: Path, tmp_path: Path, workers: int) -> 
 def test_the_history_is_written_last(shelf: Path, tmp_path: Path, workers: int) -> None:
     file = tmp_path / "history.sqlite3"
     settings = {"HISTORY_URL": f"sqlite:///{file}", "STATISTICS_SAMPLE": 1}
-    with operated(shelf, tmp_path / "log", WORKERS=workers, **settings) as service, begun(service) as slow:
-        service.process.terminate()
-        eventually(lambda: refused(service))
-        slow.sendall(IMAGE[20:])
-        assert received(slow).startswith(b"HTTP/1.1 200 OK\r\n")
-        service.process.wait(timeout=20)
+    with operated(shelf, tmp_path / "log", WORKERS=workers, **settings) as service:
+        # Whoever watches may be there a moment later than those who serve.
+        eventually(lambda: service.client.get("/v1/models/tiny/statistics").status_code == 200)
+        with begun(service) as slow:
+            service.process.terminate()
+            eventually(lambda: refused(service))
+            slow.sendall(IMAGE[20:])
+            assert received(slow).startswith(b"HTTP/1.1 200 OK\r\n")
+            service.process.wait(timeout=20)
     with sqlite3.connect(file) as database:
         tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
         rows = {name: database.execute(f'select count(*) from "{name}"').fetchone()[0] for name in tables}

@@ -127,9 +127,11 @@ def assemble(variant: Variant, config: NetworkConfig) -> ResNet:
         regularisation=choose_regularisers(config.regularisers, merge.joins),
     )
     check_normaliser(config.normaliser, config.arrangement, merge.joins)
+    # In this order: what is drawn for each part, from one seed, depends on it.
+    stem = _stem(variant, parts, config.channels)
     stages, width = _stages(variant, parts)
     head = HEADS[config.head](width, config.classes, variant.classifier)
-    network = ResNet(_stem(variant, parts, config.channels) | stages | head, variant.smallest)
+    network = ResNet(stem | stages | head, variant.smallest)
     if parts.normaliser.biased:
         give_biases(network)
     return network
