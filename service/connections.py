@@ -134,7 +134,6 @@ class Connection(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         """As uvicorn does, but for requests to go on in another protocol: the parser leaves off after their head."""
-        self._unset_keepalive_if_required()
         while data:  # one packet may hold many of them
             try:
                 self.parser.feed_data(data)

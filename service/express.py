@@ -5,7 +5,7 @@ functions are called one after the other. Whatever is unusual about a request se
 """
 
 import time
-from functools import partial
+from collections.abc import Coroutine
 
 from fastapi import FastAPI
 from starlette.responses import Response
@@ -62,20 +62,19 @@ class Express:
         if found is None:
             await self._long(scope, receive, send)
             return
-        identity = self._observer.begin(scope)
-        started = time.perf_counter()
-        status = CLIENT_LEFT
-        try:
-            response = await self._respond(*found, identity.id, DirectRequest(scope, receive, send))
-            status = response.status_code
-            await response(scope, receive, send)
-        finally:
-            self._observer.end(scope, status, time.perf_counter() - started)
+        await self._answer(*found, DirectRequest(scope, receive, send), lambda one: one(scope, receive, send))
 
     def plain(self, scope: Scope) -> Answer | None:
         """How requests with this head are answered without ASGI; None if they cannot be."""
         found = self._find(scope)
-        return None if found is None else partial(self._answer, *found, DirectHeaders(scope=scope))
+        if found is None:
+            return None
+        headers = DirectHeaders(scope=scope)
+
+        def answer_plain(scope: Scope, body: bytes, write: Write) -> Coroutine[object, object, None]:
+            return self._answer(*found, DirectRequest.of(scope, headers, body), write)
+
+        return answer_plain
 
     def _find(self, scope: Scope) -> tuple[DirectRoute, dict[str, str]] | None:
         if scope["root_path"]:
@@ -86,23 +85,17 @@ class Express:
         return self._routes.find(scope["method"], scope["path"])
 
     async def _answer(
-        self,
-        route: DirectRoute,
-        parameters: dict[str, str],
-        headers: DirectHeaders,
-        scope: Scope,
-        body: bytes,
-        write: Write,
+        self, route: DirectRoute, parameters: dict[str, str], request: DirectRequest, write: Write
     ) -> None:
-        identity = self._observer.begin(scope)
+        identity = self._observer.begin(request.scope)
         started = time.perf_counter()
         status = CLIENT_LEFT
         try:
-            response = await self._respond(route, parameters, identity.id, DirectRequest.of(scope, headers, body))
+            response = await self._respond(route, parameters, identity.id, request)
             status = response.status_code
-            write(response)
+            await write(response)
         finally:
-            self._observer.end(scope, status, time.perf_counter() - started)
+            self._observer.end(request.scope, status, time.perf_counter() - started)
 
     async def _respond(
         self, route: DirectRoute, parameters: dict[str, str], identity: str, request: DirectRequest
@@ -117,7 +110,7 @@ class Express:
             # Whatever it is: there is nobody outside who would answer.
             except Exception as error:
                 response = await answer(request, error)
-        # The answer to an internal error names it by itself.
-        if response.status_code != 500:
+        # An answer to an internal error names it by itself, and no other does.
+        if response.status_code != 500 or "x-request-id" not in response.headers:
             response.raw_headers.append((b"x-request-id", identity.encode()))
         return response

@@ -5,7 +5,7 @@ else that is done for a small one.
 """
 
 from asyncio import Event, Task, TimerHandle
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import ClassVar, NamedTuple
 
@@ -40,7 +40,7 @@ OF_HEAD = (
 HOLD_SECONDS = 0.05
 MOST_HELD = 1 << 18
 
-Write = Callable[[Response], None]
+Write = Callable[[Response], Awaitable[None]]
 # Answers a request with this scope and body, by calling what it is given.
 Answer = Callable[[Scope, bytes, Write], Coroutine[object, object, None]]
 # How requests with this scope are answered; None if they are not plain.
@@ -180,7 +180,7 @@ class PlainConnection(Connection):
         cycle = PlainCycle()
         self.cycle = cycle  # type: ignore[assignment]
         scope = {**plain.scope, "client": self.client, "server": self.server, GONE: cycle.gone}
-        task = self.loop.create_task(plain.answer(scope, body, partial(self._write_plain, cycle)))
+        task = self.loop.create_task(plain.answer(scope, body, partial(self._send_plain, cycle)))
         task.add_done_callback(partial(self._end_plain, cycle))
         self.tasks.add(task)
 
@@ -192,6 +192,9 @@ class PlainConnection(Connection):
         if not cycle.response_complete:
             cycle.keep_alive = False
             self._write_plain(cycle, PlainTextResponse("Internal Server Error", 500))
+
+    async def _send_plain(self, cycle: PlainCycle, response: Response) -> None:
+        self._write_plain(cycle, response)
 
     def _write_plain(self, cycle: PlainCycle, response: Response) -> None:
         cycle.response_complete = True

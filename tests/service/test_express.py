@@ -8,6 +8,8 @@ import httpx
 import numpy as np
 import pytest
 
+from service.errors import ModelFaultError
+from service.runtime.model import LoadedModel
 from tests import bundles
 from tests.service.conftest import eventually, png
 from tests.service.operated import operated
@@ -101,3 +103,16 @@ def test_a_body_that_comes_in_parts_is_answered(client: httpx.Client) -> None:
     answer = client.post(INFER, content=parts, headers={"Content-Length": str(len(content))})
     assert answer.status_code == 200
     assert answer.json()["outputs"][0]["shape"] == [1, 3]
+
+
+def test_a_model_that_fails_is_answered_with_the_id_of_the_request(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ModelFaultError("it failed on purpose")
+
+    monkeypatch.setattr(LoadedModel, "run", fail)
+    answers = [asked(client, REQUESTS["tensor"], more) for more in ({}, {}, LONG)]
+    assert [answer.status_code for answer in answers] == [500, 500, 500]
+    assert len({answer.headers["x-request-id"] for answer in answers}) == 3
+    assert {answer.text for answer in answers} == {'{"error":"it failed on purpose"}'}
