@@ -12,8 +12,10 @@ from tests.training.cases import learn
 from training.activations.entry import ActivationModule
 from training.classifier import PixelClassifier
 from training.data.images import DataSet, LabelledImages
+from training.resnet.attention import AttentionWeights
 from training.resnet.block import ResidualBlock
 from training.resnet.network import NetworkConfig, build_network
+from training.resnet.normalisers import Multiplier, ScalarBias
 
 SIZE = 8
 
@@ -67,6 +69,19 @@ def randomise(network: nn.Module, seed: int = 0) -> None:
             module.bias.data.normal_(0, 0.3, generator=generator)
             module.running_mean.normal_(0, 0.5, generator=generator)
             module.running_var.uniform_(0.5, 2, generator=generator)
+
+
+def unsettle(network: nn.Module, seed: int = 2) -> None:
+    """Nothing else is as it starts either: neither scalars nor biases nor queries."""
+    generator = torch.Generator().manual_seed(seed)
+    for part in network.modules():
+        if isinstance(part, ScalarBias | Multiplier):
+            for parameter in part.parameters():
+                parameter.data.uniform_(0.2, 0.9, generator=generator)
+        elif isinstance(part, nn.Conv2d) and part.bias is not None:
+            part.bias.data.uniform_(-0.5, 0.5, generator=generator)
+        elif isinstance(part, AttentionWeights):
+            part.query.data.normal_(0, 3, generator=generator)
 
 
 def classifier(

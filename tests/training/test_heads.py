@@ -1,11 +1,14 @@
 """Each head against its equations, and its graph against PyTorch at several sizes of images."""
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from models.manifest import ATTENTION
+from tests.training.reading import logits_by_hand
 from training.classifier import PixelClassifier
 from training.export import INPUT, export, open_session
 from training.half import halve
@@ -22,44 +25,6 @@ def features(channels: int, size: tuple[int, int], batch: int = 3) -> Tensor:
     return torch.randn(batch, channels, *size, generator=torch.Generator().manual_seed(1))
 
 
-def lstm_step(x: Tensor, h: Tensor, c: Tensor, w: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Gates in the order input, forget, cell, output (Hochreiter and Schmidhuber 1997)."""
-    i, f, g, o = (x @ w[0].T + w[2] + h @ w[1].T + w[3]).chunk(4, 1)
-    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-    return o.sigmoid() * c.tanh(), c
-
-
-def gru_step(x: Tensor, h: Tensor, w: list[Tensor]) -> Tensor:
-    """Gates in the order reset, update, new (Cho et al. 2014)."""
-    (xr, xz, xn), (hr, hz, hn) = (x @ w[0].T + w[2]).chunk(3, 1), (h @ w[1].T + w[3]).chunk(3, 1)
-    r, z = (xr + hr).sigmoid(), (xz + hz).sigmoid()
-    return (1 - z) * (xn + r * hn).tanh() + z * h
-
-
-def read_by_hand(sequence: list[Tensor], cells: nn.LSTM | nn.GRU, layer: int, back: bool) -> list[Tensor]:
-    """The states of one direction of one layer, in the order of the positions."""
-    end = f"_l{layer}" + ("_reverse" if back else "")
-    w = [getattr(cells, kind + end).double() for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-    h = c = torch.zeros(len(sequence[0]), cells.hidden_size, dtype=torch.float64)
-    states = []
-    for x in reversed(sequence) if back else sequence:
-        if isinstance(cells, nn.LSTM):
-            h, c = lstm_step(x, h, c, w)
-        else:
-            h = gru_step(x, h, w)
-        states.append(h)
-    return states[::-1] if back else states
-
-
-def logits_by_hand(x: Tensor, reader: BidirectionalReader, readout: nn.Linear) -> Tensor:
-    _, _, height, width = x.shape
-    sequence = [x[:, :, row, column].double() for row in range(height) for column in range(width)]
-    for layer in range(reader.cells.num_layers):
-        forward, backward = (read_by_hand(sequence, reader.cells, layer, back) for back in (False, True))
-        sequence = [torch.cat(pair, 1) for pair in zip(forward, backward, strict=True)]
-    return torch.cat([forward[-1], backward[0]], 1) @ readout.weight.double().T + readout.bias.double()
-
-
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(
     ("head", "layers"), [(f"{a}birnn{b}", n) for a, n in (("", 1), ("deep_", 3)) for b in ("", "_gru")]
@@ -73,8 +38,10 @@ def test_recurrent_heads_are_their_equations_unrolled(head: str, layers: int, si
     assert isinstance(readout, nn.Linear)
     assert reader.cells.num_layers == layers
     x = features(6, size)
-    expected = logits_by_hand(x, reader, readout)
-    assert (nn.Sequential(*parts.values())(x) - expected).abs().max() <= 1e-5
+    module = nn.Sequential(OrderedDict(parts))
+    state = {name: value.double() for name, value in module.state_dict().items()}
+    expected = logits_by_hand(x.double(), state, "gru" if "gru" in head else "lstm", layers)
+    assert (module(x) - expected).abs().max() <= 1e-5
 
 
 def test_a_reader_has_as_many_states_as_channels_up_to_a_limit() -> None:
