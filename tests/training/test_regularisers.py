@@ -36,6 +36,21 @@ def test_nothing_is_disturbed_at_rate_0_and_much_at_the_full_rate(name: str) -> 
     assert not torch.equal(build(name)(x), x)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rate", [0.0, 1e-9, 0.5, 1 - 1e-7])
+@pytest.mark.parametrize("name", REGULARISERS)
+def test_the_smallest_maps_and_the_extreme_rates_give_numbers(name: str, rate: float, dtype: torch.dtype) -> None:
+    """Of one unit there is no spread, of a row no square; at 0 it is the identity to the bit."""
+    sizes = [{"size": size} for size in (1, 2, 4, 100)] if "size" in REGULARISERS[name].parameters else [{}]
+    for shape in ((1, 1, 1, 1), (2, 3, 1, 5), (2, 3, 2, 2), (4, 3, 5, 1)):
+        x = torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
+        for parameters in sizes:
+            y = build(name, rate, **parameters)(x)
+            assert (y.shape, y.dtype) == (x.shape, x.dtype)
+            assert torch.isfinite(y).all()
+            assert rate > 0 or torch.equal(y, x)
+
+
 @pytest.mark.parametrize("name", REGULARISERS)
 def test_it_has_no_state(name: str) -> None:
     assert build(name).state_dict() == {}

@@ -27,5 +27,5 @@ class Disout(nn.Module):
         if not self.training:
             return x
         mask = kept(x, self.rate.now, self.size)
-        noise = torch.randn_like(x) * (self.alpha * x.detach().std())
+        noise = torch.randn_like(x) * (self.alpha * x.detach().std(correction=0))
         return (x * mask + noise * (1 - mask)) / mask.mean().clamp_min(1 / mask.numel())

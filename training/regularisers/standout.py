@@ -29,7 +29,7 @@ class Standout(nn.Module):
         if not self.training:
             return x
         keep = self.keep(x.detach())
-        return x * ((torch.rand(x.shape, device=x.device) < keep) / keep)
+        return x * ((torch.rand(x.shape, device=x.device) < keep) / keep).to(x.dtype)
 
     def keep(self, x: Tensor) -> Tensor:
         """π, the probability of every unit to be kept."""
