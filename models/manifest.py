@@ -4,13 +4,14 @@ from collections import Counter
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, model_validator
+
+from models.card import DataCard
+from models.part import Part, Sha256
 
 SCHEMA_VERSION: Final = 1
 ATTENTION: Final = "attention"
 """The output that says how much each position of the last feature maps counted, N×H×W; in every image they sum to 1."""
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 def plain_name(name: str) -> str:
@@ -25,12 +26,6 @@ def plain_name(name: str) -> str:
 
 
 PlainName = Annotated[str, AfterValidator(plain_name)]
-
-
-class Part(BaseModel):
-    """Base of every part of the manifest: immutable, and unknown fields are errors, not silently dropped."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TensorSpec(Part):
@@ -163,7 +158,7 @@ class TrainingRecord(Part):
 
     network: str
     activation: str
-    activation_parameters: dict[str, float] = {}
+    activation_parameters: dict[str, float] = Field(default_factory=dict)
     """Parameters of the activation that were not at their default."""
     arrangement: str
     parameters: int
@@ -189,7 +184,7 @@ class Origin(Part):
     """Keys that led to the weights inside the file, joined by dots; empty where it held nothing else."""
     architecture: str
     activation: str
-    activation_parameters: dict[str, float] = {}
+    activation_parameters: dict[str, float] = Field(default_factory=dict)
     """Parameters of the activation that were not at their default."""
     arrangement: str
     parameters: int
@@ -222,6 +217,8 @@ class ModelManifest(Part):
     """Images and the logits that they must give wherever the model is loaded; None in bundles without them."""
     half: HalfPrecision | None = None
     """None when there is no graph in half precision."""
+    data_card: DataCard | None = None
+    """None of models whose images are not known, or that were published before there were cards."""
 
     @model_validator(mode="after")
     def _files_have_digests(self) -> Self:

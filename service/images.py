@@ -4,35 +4,14 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image
 from simplejpeg import decode_jpeg, decode_jpeg_header
 
 from models.manifest import Preprocessing
-from models.preprocessing import image_to_pixels, resized_size
+from models.preprocessing import FORMATS, image_to_pixels, resized_size
 from service.errors import ImageTooLargeError, UnusableImageError
 from service.heads import JPEG, read_head
 
-# Each decoder is a piece of C that reads hostile bytes: only the formats that photographs come in.
-# Imported here: at the first image Pillow would import the decoders of all formats that it knows.
-FORMATS = tuple(
-    plugin.format
-    for plugin in (
-        JpegImagePlugin.JpegImageFile,
-        PngImagePlugin.PngImageFile,
-        WebPImagePlugin.WebPImageFile,
-        GifImagePlugin.GifImageFile,
-        BmpImagePlugin.BmpImageFile,
-        TiffImagePlugin.TiffImageFile,
-    )
-)
 # What decoding costs, measured with JPEG and PNG on one core: to open, for each pixel decoded and each that resizing
 # makes, and for each byte of the file.
 SECONDS_TO_OPEN = 1e-4

@@ -15,9 +15,10 @@ from PIL import Image
 from skimage import data
 
 from models.manifest import Preprocessing
+from models.preprocessing import FORMATS
 from service.errors import ServiceError
 from service.heads import MAX_HEAD_BYTES, PNG
-from service.images import FORMATS, SECONDS_TO_OPEN, SECONDS_UNKNOWN, PixelBudget, decode, decode_cost
+from service.images import SECONDS_TO_OPEN, SECONDS_UNKNOWN, PixelBudget, decode, decode_cost
 from tests.service.conftest import encoded
 
 PREPROCESSING = Preprocessing(channels=3, height=32, width=32, resize=32)

@@ -13,11 +13,11 @@ from PIL import Image
 from skimage import data
 
 from models.manifest import Preprocessing
-from models.preprocessing import image_to_pixels
+from models.preprocessing import FORMATS, image_to_pixels
 from models.repository import ModelRepository
 from models.shelf import SHIPPED_MODELS
 from service.errors import ImageTooLargeError, ServiceError, UnusableImageError
-from service.images import FORMATS, PixelBudget, decode
+from service.images import PixelBudget, decode
 from tests.service.conftest import encoded
 
 PREPROCESSING = Preprocessing(channels=3, height=32, width=32, resize=36)
