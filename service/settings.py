@@ -202,10 +202,13 @@ class Settings(BaseSettings):
     """Expected hours between two false alarms of one model: the higher, the stronger the evidence that is needed."""
 
     webhook_url: str | None = None
-    """Where new critical findings are posted; needs the secret too."""
+    """Where new findings are posted; needs the secret too."""
 
     webhook_secret: SecretStr | None = None
     """Key of the HMAC-SHA256 with which the messages of the webhook are signed."""
+
+    webhook_severity: Literal["critical", "warning", "info"] = "critical"
+    """Least severity of the findings that the webhook tells: drift is a `warning`."""
 
     @model_validator(mode="after")
     def _keeps_captured_memory(self) -> Self:

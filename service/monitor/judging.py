@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from models.diagnosis.diagnose import Diagnostician, gravest_first
-from models.diagnosis.finding import Diagnosis, Finding
+from models.diagnosis.finding import Diagnosis, Finding, Severity
 from models.diagnosis.hysteresis import confirmed
 from models.diagnosis.rules import RULES
 from models.diagnosis.thresholds import Thresholds
@@ -21,6 +21,7 @@ from service.monitor.buckets import Span
 
 # More than agree: a rule that speaks once an hour looks back over five hours of windows of five minutes.
 KEPT = 72
+SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 
 Since = Callable[[int], Span | None]
 """All traffic from a time to the end of the window that is judged."""
@@ -37,8 +38,16 @@ class Judgement(NamedTuple):
 class Judge:
     """Diagnoses the windows of one model version. Safe to share; the first diagnosis may take seconds."""
 
-    def __init__(self, manifest: ModelManifest, baseline: Baseline | None, thresholds: Thresholds) -> None:
+    def __init__(
+        self,
+        manifest: ModelManifest,
+        baseline: Baseline | None,
+        thresholds: Thresholds,
+        told: Severity = "critical",
+    ) -> None:
+        """Findings of the severity `told`, and graver ones, are those that `judge` returns."""
         self.thresholds = thresholds
+        self._told = SEVERITIES[SEVERITIES.index(told) :]
         self._diagnostician = Diagnostician(manifest, baseline, thresholds)
         self._recent: deque[Judgement] = deque(maxlen=KEPT)
         self._reported: set[tuple[str, str]] = set()
@@ -63,7 +72,7 @@ class Judge:
             return self._diagnostician.diagnose(window)
 
     def judge(self, span: Span, since: Since | None = None) -> list[Finding]:
-        """Diagnose the next window and remember it; returns the critical findings that are confirmed only now.
+        """Diagnose the next window and remember it; returns the findings to be told that are confirmed only now.
 
         A finding that went away is new when it comes back.
         """
@@ -73,11 +82,9 @@ class Judge:
         unjudged = {missing.rule for missing in diagnosis.unjudged}
         self._spoke |= {rule: span.end for rule in RULES if rule not in unjudged}
         self._recent.append(Judgement(span.start, span.end, diagnosis))
-        critical = {
-            (finding.rule, finding.part): finding for finding in self.confirmed if finding.severity == "critical"
-        }
-        new = [finding for key, finding in critical.items() if key not in self._reported]
-        self._reported = set(critical)
+        told = {(finding.rule, finding.part): finding for finding in self.confirmed if finding.severity in self._told}
+        new = [finding for key, finding in told.items() if key not in self._reported]
+        self._reported = set(told)
         return new
 
     def _with_longer_windows(self, diagnosis: Diagnosis, since: Since) -> Diagnosis:

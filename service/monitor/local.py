@@ -83,7 +83,8 @@ def local_monitor(settings: Settings, meters: Meters, bucket_seconds: int) -> Lo
         from service.monitor.webhook import Webhook
 
         webhook = Webhook(settings.webhook_url, settings.webhook_secret.get_secret_value())
-    traffic = Traffic(meters, settings.statistics_sample, thresholds, writer, webhook, bucket_seconds)
+    told = settings.webhook_severity
+    traffic = Traffic(meters, settings.statistics_sample, thresholds, writer, webhook, bucket_seconds, told)
     return LocalMonitor(traffic, Windows(store, traffic.replica), TrafficCollector(traffic, writer, webhook))
 
 

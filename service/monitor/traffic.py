@@ -11,6 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from models.diagnosis.finding import Severity
 from models.diagnosis.thresholds import Thresholds
 from service.history.tables import Key, Row
 from service.history.writer import HistoryWriter
@@ -42,6 +43,7 @@ class Traffic:
         writer: HistoryWriter | None = None,
         webhook: "Webhook | None" = None,
         bucket_seconds: int = SECONDS,
+        told: Severity = "critical",
     ) -> None:
         self.replica = f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(6)}"
         """This process, and no other."""
@@ -50,6 +52,7 @@ class Traffic:
         self._writer = writer
         self._webhook = webhook
         self._bucket_seconds = bucket_seconds
+        self._told = told
         self._sampling = Sampling(share, self._count)
         self._watches: dict[Key, Watch] = {}
         self._lock = threading.Lock()
@@ -88,7 +91,7 @@ class Traffic:
         with self._lock:
             if key not in self._watches:
                 self._watches[key] = Watch(
-                    model, self._bucket_seconds, int(self.thresholds.window_seconds), self.thresholds
+                    model, self._bucket_seconds, int(self.thresholds.window_seconds), self.thresholds, self._told
                 )
             return self._watches[key]
 

@@ -2,7 +2,7 @@
 
 import time
 
-from models.diagnosis.finding import Finding
+from models.diagnosis.finding import Finding, Severity
 from models.diagnosis.thresholds import Thresholds
 from models.statistics.window import WindowReader
 from service.history.tables import Key
@@ -14,13 +14,20 @@ from service.monitor.subject import Subject
 class Watch:
     """The minutes and the findings of one model version."""
 
-    def __init__(self, model: Subject, bucket_seconds: int, diagnosis_seconds: int, thresholds: Thresholds) -> None:
+    def __init__(
+        self,
+        model: Subject,
+        bucket_seconds: int,
+        diagnosis_seconds: int,
+        thresholds: Thresholds,
+        told: Severity = "critical",
+    ) -> None:
         manifest = model.manifest
         self.key = key_of(model)
         baseline = model.reference.baseline
         self.reader = WindowReader(manifest, baseline.outliers if baseline else None)
         self.buckets = Buckets(self.reader, bucket_seconds)
-        self.judge = Judge(manifest, baseline, thresholds)
+        self.judge = Judge(manifest, baseline, thresholds, told)
         self._diagnosis_seconds = diagnosis_seconds
         self._judged_until: int | None = None
         self._made = time.time()
@@ -31,7 +38,7 @@ class Watch:
         return max(self.buckets.newest, self._made)
 
     def judge_due(self, now: float) -> list[Finding]:
-        """Judge the last window that is over, unless it was; returns critical findings that are new."""
+        """Judge the last window that is over, unless it was; returns the findings to be told that are new."""
         end = int(now) // self._diagnosis_seconds * self._diagnosis_seconds
         if end == self._judged_until:
             return []

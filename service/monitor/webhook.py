@@ -1,7 +1,5 @@
-"""Tells another program of new critical findings, in a thread of its own."""
+"""Tells another program of new findings, in a thread of its own."""
 
-import hashlib
-import hmac
 import logging
 import secrets
 import threading
@@ -14,10 +12,10 @@ import httpx
 import orjson
 
 from models.diagnosis.finding import Finding
+from models.signing import SIGNATURE, signature
 
 logger = logging.getLogger("reslens")
 
-SIGNATURE = "X-ResLens-Signature"
 TIMEOUT_SECONDS = 5.0
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 ATTEMPTS = 8
@@ -32,11 +30,6 @@ class Deliveries(NamedTuple):
     delivered: int
     pending: int
     given_up: int
-
-
-def signature(secret: str, body: bytes) -> str:
-    """`sha256=` and the HMAC-SHA256 of the body in hexadecimal."""
-    return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
 class Webhook:

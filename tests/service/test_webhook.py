@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from models.diagnosis.finding import Diagnosis, Finding
+from models.diagnosis.finding import Diagnosis, Finding, Severity
 from models.diagnosis.thresholds import Thresholds
 from service.monitor.answers import DiagnosisAnswer
 from service.monitor.buckets import Span
@@ -176,6 +176,15 @@ def test_a_finding_is_new_when_it_is_confirmed_and_again_after_it_went_away() ->
         [], [], ["dead_channels"], [], [], ["drift"], [], [], [], [], [], [], [], ["dead_channels"],
     ]  # fmt: skip
     assert [judgement.end for judgement in judge.recent] == [60 * index + 60 for index in range(len(script))]
+
+
+@pytest.mark.parametrize(("told", "rules"), [("critical", ["dead"]), ("warning", ["dead", "drift"])])
+def test_what_is_told_depends_on_the_least_severity(told: Severity, rules: list[str]) -> None:
+    script = [[finding("dead"), finding("drift", "act1", "warning"), finding("mix", "model", "info")]] * 3
+    judge = Judge(watched.MANIFEST, None, Thresholds(), told)
+    judge._diagnostician = Scripted(list(script))  # type: ignore[assignment]
+    new = [judge.judge(Span(60 * index, 60 * index + 60, watched.READER.empty())) for index in range(3)]
+    assert [found.rule for found in new[-1]] == rules
 
 
 def test_activations_that_overflow_in_live_traffic_are_reported(receiver: Receiver, tmp_path: Path) -> None:
