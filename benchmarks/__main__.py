@@ -16,6 +16,7 @@ from benchmarks.decoding import decoding
 from benchmarks.depth import depth
 from benchmarks.machine import describe_machine
 from benchmarks.memory import memory
+from benchmarks.reversible import reversible
 from benchmarks.serving import serving
 from benchmarks.statistics_cost import statistics_cost
 from service.errors import StartupError
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[], Rows]]] = {
     "statistics": ("time with layer statistics against the plain run, one thread", statistics_cost),
     "decoding": ("decoding JPEGs to a model's pixels, one thread", decoding),
     "depth": ("what deeper networks cost: seconds of the processor, and memory", depth),
+    "reversible": ("what a training step adds to resident memory by depth, batch of 64 images of 32×32", reversible),
     "memory": ("resident memory of a plain session, and what the instrumented one adds", memory),
 }
 OF_ACTIVATIONS: dict[str, tuple[str, Callable[[Sequence[str]], Rows]]] = {
