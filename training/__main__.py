@@ -12,6 +12,7 @@ import tyro
 
 from training.commands.activations import activations
 from training.commands.adopt import adopt
+from training.commands.data import data
 from training.commands.networks import networks
 from training.commands.publish import publish
 from training.commands.refresh import refresh
@@ -22,6 +23,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "publish": publish,
     "import": adopt,
     "refresh": refresh,
+    "data": data,
     "activations": activations,
     "networks": networks,
 }

@@ -23,6 +23,7 @@ from models.statistics.head import linear_head
 from training.activations.catalogue import find_activation
 from training.checkpoint import load_checkpoint
 from training.classifier import PixelClassifier
+from training.data.card import data_card
 from training.data.images import DataSet, channel_moments
 from training.data.sources import load_data
 from training.evaluation import evaluate
@@ -94,7 +95,8 @@ def publish_measured(
         files[found.graph] = halved.SerializeToString()
 
     def describe(version: int, digests: dict[str, str]) -> ModelManifest:
-        return draft.model_copy(update={"version": version, "digests": digests, "metrics": metrics, "half": found})
+        measured = {"metrics": metrics, "half": found, "data_card": data_card(data)}
+        return draft.model_copy(update={"version": version, "digests": digests} | measured)
 
     return Publication(draft.name, repository.publish(draft.name, files, describe), metrics, parity, found)
 

@@ -1,7 +1,6 @@
 """One training run on disk: what was asked for, the newest checkpoint, and the record of what happened."""
 
 import contextlib
-import hashlib
 import json
 import os
 import platform
@@ -14,7 +13,8 @@ from typing import Any
 import torch
 
 from models.manifest import TrainingRecord
-from training.data.images import DataSet
+from training.data.card import data_card
+from training.data.images import DataSet, digest
 from training.data.sources import DataConfig
 from training.loop import Trainer
 from training.progress import progress_bar
@@ -105,7 +105,8 @@ class Run:
             trainer.train(self.checkpoint, bar)
         evaluation = trainer.evaluate()
         record = training_record(self.config, trainer).model_dump(mode="json")
-        _write_json(self.record, record | {"held_out": asdict(evaluation), "history": trainer.history})
+        measured = {"held_out": asdict(evaluation), "history": trainer.history}
+        _write_json(self.record, record | measured | {"data_card": data_card(data).model_dump(mode="json")})
         return trainer
 
 
@@ -139,16 +140,6 @@ def training_record(config: RunConfig, trainer: Trainer) -> TrainingRecord:
         device=device_name(trainer.device),
         versions=_versions(),
     )
-
-
-def digest(data: DataSet) -> str:
-    """SHA-256 over class names, labels and images of both splits: a resumed run must see the same ones."""
-    sha = hashlib.sha256("\0".join(data.class_names).encode())
-    for images in (data.training, data.held_out):
-        sha.update(images.labels.tobytes())
-        for start in range(0, len(images), 4096):
-            sha.update(images.pixels[start : start + 4096].tobytes())
-    return sha.hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,10 +74,17 @@ def test_classes_without_an_image_are_named() -> None:
     ("fields", "message"),
     [
         ({"data": "folder"}, "data 'folder' needs --data-dir"),
-        ({"data": "digits", "data_dir": "/somewhere"}, "--data-dir /somewhere needs --data folder"),
+        ({"data": "npz"}, "data 'npz' needs --data-dir: the .npz file"),
+        ({"data": "digits", "data_dir": "/somewhere"}, "--data-dir /somewhere needs --data folder or npz or"),
+        ({"data": "digits", "image_size": 16}, "--image-size 16 needs --data folder or npz or"),
+        ({"data": "cifar10", "held_out_share": 0.2}, "--held-out-share 0.2 needs --data digits or folder or npz or"),
+        ({"data": "mnist", "skip_corrupt": 2}, "--skip-corrupt 2 needs --data folder or npz or parquet, not mnist"),
+        ({"data": "digits", "held_out_share": 1.0}, "--held-out-share 1.0 is not allowed"),
+        ({"data": "folder", "data_dir": "x", "image_size": 4}, "--image-size 4 is not allowed"),
+        ({"data": "folder", "data_dir": "x", "skip_corrupt": -1}, "--skip-corrupt -1 is not allowed"),
     ],
 )
-def test_impossible_configuration(fields: dict[str, str], message: str) -> None:
+def test_impossible_configuration(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         DataConfig(**fields)
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from models.manifest import Preprocessing
-from training.data import folder
+from training.data import folder, reading
 from training.data.images import DataSet
 
 SIZE = 6
@@ -48,12 +48,11 @@ def contents(data: DataSet) -> tuple[list[tuple[int, int]], list[tuple[int, int]
 def test_given_splits(tmp_path: Path, train: str, test: str) -> None:
     fill(tmp_path / train, {"cat": 3, "dog": 2})
     fill(tmp_path / test, {"cat": 1, "dog": 2}, start=100)
-    data = folder.load(tmp_path, PREPROCESSING, name="pets")
+    data = folder.load(tmp_path, PREPROCESSING)
     training, held_out = contents(data)
     assert sorted(training) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
     assert sorted(held_out) == [(0, 100), (1, 100), (1, 101)]
     assert data.class_names == ("cat", "dog")
-    assert data.name == "pets"
     assert data.mirrored
     assert data.preprocessing == PREPROCESSING
 
@@ -105,7 +104,7 @@ def test_progress_is_told_up_to_the_last_image(tmp_path: Path) -> None:
 def test_large_sets_live_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, {"cat": 12, "dog": 12})
     in_memory = folder.load(tmp_path, PREPROCESSING)
-    monkeypatch.setattr(folder, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(reading, "IN_MEMORY_BYTES", 0)
     on_disk = folder.load(tmp_path, PREPROCESSING)
     assert isinstance(on_disk.training.pixels, np.memmap)
     assert np.array_equal(in_memory.training.pixels, on_disk.training.pixels)
@@ -123,7 +122,7 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "pets.zip").write_bytes(b"PK")
-    refused(tmp_path / "pets.zip", "does not exist")
+    refused(tmp_path / "pets.zip", "pets.zip is a file: give a folder")
 
 
 def test_one_class_is_no_problem_to_learn(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """`python -m training refresh`"""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +26,5 @@ def refresh(
         repository: Folder of the model repository; the one that the service reads by default if not given.
         precision: both publishes the graph in half precision too, as it does where the model was.
     """
-    if data.data_dir:
-        data = replace(data, data_dir=str(Path(data.data_dir).resolve()))
-    done = refresh_model(ModelRepository(repository), name, data, half=precision == "both")
+    done = refresh_model(ModelRepository(repository), name, data.resolved(), half=precision == "both")
     print_publication(done, repository, "those of the version before")

@@ -7,7 +7,9 @@ from typing import Literal
 
 import torch
 
-from training.data.sources import DataConfig, load_data
+from training.commands.data import print_skipped
+from training.data.card import LISTED
+from training.data.sources import SOURCES, DataConfig, load_data
 from training.recipe import Recipe
 from training.resnet.network import NetworkConfig
 from training.run import Run, RunConfig
@@ -56,12 +58,11 @@ def train(
         if threads < 1:
             raise ValueError(f"threads={threads} is not allowed: use at least 1")
         torch.set_num_threads(threads)
-    if data.data_dir:
-        # Absolute, so that the run can be published from anywhere.
-        data = replace(data, data_dir=str(Path(data.data_dir).resolve()))
+    data = data.resolved()
     if recipe.pretrained:
         recipe = replace(recipe, pretrained=str(Path(recipe.pretrained).resolve()))
     loaded = load_data(data)
+    print_skipped(loaded.skipped[:LISTED], len(loaded.skipped))
     config = NetworkConfig(
         network,
         activation,
@@ -86,7 +87,7 @@ def train(
 def _name(config: RunConfig) -> str:
     """Of the run's folder: data, network, activation, arrangement, and what else is not at its default."""
     data, network, recipe = config.data, config.network, config.recipe
-    parts = [Path(data.data_dir).name if data.data_dir else data.data, network.network]
+    parts = [Path(data.data_dir).name if data.data_dir and SOURCES[data.data].needs else data.data, network.network]
     parts += [network.activation, *_given(network.activation_parameters), network.arrangement]
     optional = {
         "shortcut": (network.shortcut, network.shortcut_parameters),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 4 << 20
+MAX_CLASSES = 100_000
 
 CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),

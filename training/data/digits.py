@@ -10,12 +10,13 @@ from training.data.images import DataSet, LabelledImages
 HELD_OUT_SHARE = 0.2
 
 
-def load() -> DataSet:
+def load(share: float | None = None) -> DataSet:
     """All digits, one in five held out, the same ones whatever the training seed; values 0…16 scaled to 0…255."""
     bunch = load_digits()
     pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     labels = bunch.target.astype(np.int64)
-    train, test = train_test_split(np.arange(len(labels)), test_size=HELD_OUT_SHARE, stratify=labels, random_state=0)
+    held_out = HELD_OUT_SHARE if share is None else share
+    train, test = train_test_split(np.arange(len(labels)), test_size=held_out, stratify=labels, random_state=0)
     return DataSet(
         name="digits (scikit-learn, UCI optical recognition of handwritten digits)",
         training=LabelledImages(pixels[train], labels[train]),
@@ -23,4 +24,6 @@ def load() -> DataSet:
         class_names=tuple(str(digit) for digit in bunch.target_names),
         preprocessing=Preprocessing(channels=1, height=8, width=8, resize=8, interpolation="box"),
         mirrored=False,
+        source="scikit-learn",
+        sizes=np.full((len(labels), 2), 8, np.int32),
     )

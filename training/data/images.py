@@ -1,11 +1,15 @@
 """Labelled images in memory, already pre-processed exactly as the service will pre-process them."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.card import SkippedImage
 from models.manifest import Preprocessing
+
+NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,12 @@ class DataSet:
     """Whether a mirrored image keeps its class: true of photographs, false of digits."""
     class_weights: tuple[float, ...] | None = None
     """Factors of the loss by class, their mean over the training images 1; None where all count alike."""
+    source: str = ""
+    """What was read, in words."""
+    sizes: NDArray[np.int32] | None = None
+    """Width and height of each image as it was found, N×2, those of both splits together."""
+    skipped: tuple[SkippedImage, ...] = ()
+    """Images that could not be read."""
 
 
 def channel_moments(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -51,9 +61,26 @@ def channel_moments(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple
     return tuple(means), tuple(deviations)
 
 
+def digest(data: DataSet) -> str:
+    """SHA-256 over class names, labels and images of both splits: a resumed run must see the same ones."""
+    sha = hashlib.sha256("\0".join(data.class_names).encode())
+    for images in (data.training, data.held_out):
+        sha.update(images.labels.tobytes())
+        for start in range(0, len(images), 4096):
+            sha.update(images.pixels[start : start + 4096].tobytes())
+    return sha.hexdigest()
+
+
 def check_classes(class_names: tuple[str, ...], labels: NDArray[np.int64], where: str) -> None:
     """Raise `ValueError` when a class has no image in a split: its accuracy could not even be asked."""
-    missing = sorted(set(range(len(class_names))) - set(np.unique(labels).tolist()))
+    if len(class_names) < 2:
+        raise ValueError(
+            f"{where} has {len(class_names)} classes: a classifier needs at least 2, give images of another class too"
+        )
+    missing = np.setdiff1d(np.arange(len(class_names)), labels).tolist()
     if missing:
-        names = ", ".join(class_names[index] for index in missing)
-        raise ValueError(f"{where} has no image of class {names}: give every class at least one image in both splits")
+        names = ", ".join(class_names[index] for index in missing[:NAMED])
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise ValueError(
+            f"{where} has no image of class {names}{more}: give every class at least one image in both splits"
+        )
