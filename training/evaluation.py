@@ -23,6 +23,12 @@ class Evaluation:
 
 def evaluate(predict: Predict, images: LabelledImages, batch_size: int = 256) -> Evaluation:
     """Run every image once, in order."""
+    correct, loss = tally(predict, images, batch_size)
+    return Evaluation(len(images), correct / len(images), loss / len(images))
+
+
+def tally(predict: Predict, images: LabelledImages, batch_size: int = 256) -> tuple[float, float]:
+    """Images classified correctly, and the sum of their cross-entropies."""
     correct = 0
     loss = 0.0
     for start in range(0, len(images), batch_size):
@@ -31,4 +37,4 @@ def evaluate(predict: Predict, images: LabelledImages, batch_size: int = 256) ->
         correct += int((logits.argmax(1) == labels).sum())
         shifted = logits - logits.max(1, keepdims=True)
         loss += float((np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]).sum())
-    return Evaluation(len(images), correct / len(images), loss / len(images))
+    return correct, loss

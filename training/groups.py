@@ -19,7 +19,7 @@ class Group:
 
 
 def parameter_groups(network: nn.Module, weight_decay: float, scalar_share: float = 1.0) -> list[Group]:
-    """All parameters of `network`, each in one group, in the order of the network.
+    """All parameters of `network` that learn, each in one group, in the order of the network.
 
     What features are multiplied with as a matrix decays: weights of convolutions and linear layers, of both kinds in
     recurrent cells, and the query of an attention, which is a 1×1 convolution to one score. Norms, biases, slopes and
@@ -28,7 +28,7 @@ def parameter_groups(network: nn.Module, weight_decay: float, scalar_share: floa
     """
     matrices = _matrices(network)
     scalars = _scalars(network) if scalar_share != 1 else set()
-    parameters = list(network.parameters())
+    parameters = [each for each in network.parameters() if each.requires_grad]
     groups = [
         Group([each for each in parameters if each in matrices], weight_decay),
         Group([each for each in parameters if each not in matrices | scalars], 0.0),

@@ -1,32 +1,43 @@
-"""The training loop: from a configuration and images to averaged weights, resumable after every epoch."""
+"""The training loop: from a configuration and images to averaged weights, resumable after every step."""
 
-import math
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.averaging import Averaging
+from training.batches import Batches, Position
+from training.checkpoint import Saving, load_newest, save_checkpoint
 from training.classifier import PixelClassifier
-from training.data.augmentation import augment
-from training.data.images import DataSet, channel_moments
-from training.data.mixing import mix
-from training.evaluation import Evaluation, evaluate
+from training.data.images import DataSet, LabelledImages, channel_moments
+from training.differences import differences
+from training.divergence import first_not_finite
+from training.evaluation import Evaluation, tally
+from training.freezing import freeze
 from training.groups import parameter_groups
 from training.initialisers import initialise
+from training.losses import Losses
+from training.optimisers.catalogue import find_optimiser
+from training.outcomes import DivergedError, StoppedError
+from training.precision import Precision
 from training.progress import Bar
+from training.random_state import RandomState
 from training.recipe import Recipe
 from training.regularisers.rate import set_progress
 from training.resnet.network import NetworkConfig, build_network
 from training.resnet.normalisers import NORMALISERS
-from training.schedule import warmed_cosine
+from training.schedule import Course, learning_rate
+from training.step import Step
+from training.stopping import Stop
+from training.watch import Moment, Watch
+from training.world import ALONE, World
 
 INITIAL_IMAGES = 128
 """Training images that an initialiser may look at."""
@@ -36,77 +47,151 @@ class Trainer:
     """One run: its model, optimiser and averages, and how far it has come.
 
     The same configuration, recipe and data give the same weights on the same kind of machine, in one go or resumed:
-    every random draw of an epoch comes from a generator seeded with (seed, epoch).
+    every random draw of an epoch comes from generators seeded with (seed, epoch), whose states a checkpoint holds.
     """
 
-    def __init__(self, config: NetworkConfig, recipe: Recipe, data: DataSet, device: torch.device) -> None:
-        self.recipe, self.data, self.device = recipe, data, device
+    def __init__(
+        self, config: NetworkConfig, recipe: Recipe, data: DataSet, device: torch.device, world: World = ALONE
+    ) -> None:
+        self.config, self.recipe, self.data, self.device, self.world = config, recipe, data, device, world
+        self.batches = Batches(data, recipe, device, world)
+        self.epochs = recipe.whole_epochs(self.batches.steps)
+        self.random = RandomState(device)
         torch.manual_seed(recipe.seed)
         network = build_network(config)
         mean, std = channel_moments(data.training.pixels)
         self.model = PixelClassifier(network, mean, std).to(device)
         self._initialise()
-        # A last batch of a single image is left out: batch normalisation cannot use it.
-        self.steps_per_epoch = (len(data.training) + recipe.batch_size - 2) // recipe.batch_size
-        self.averaged = _averaged(self.model, recipe.averaging_epochs * self.steps_per_epoch)
-        groups = parameter_groups(network, recipe.weight_decay, NORMALISERS[config.normaliser].learning_share)
-        self.shares = [group.share for group in groups]
-        self.optimiser = torch.optim.SGD(
-            [{"params": group.parameters, "weight_decay": group.weight_decay} for group in groups],
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            nesterov=True,
+        if recipe.channels_last:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.frozen = freeze(network, recipe.freeze)
+        self.averaging = Averaging(
+            self.model, recipe.averaging, recipe.averaging_epochs * self.batches.steps, recipe.averaging_start
         )
-        height, width = data.training.pixels.shape[2:]
-        self.padding = min(height, width) // 8 if recipe.crop_padding is None else recipe.crop_padding
+        groups = parameter_groups(network, recipe.weight_decay, NORMALISERS[config.normaliser].learning_share)
+        self.optimiser = find_optimiser(recipe.optimiser).build(groups, network, recipe)
+        self.shares = [group.pop("share") for group in self.optimiser.param_groups]
+        self._step = self._make_step()
         self.epoch = 0
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
+        self.watches: list[Watch] = []
+        """Who looks on; see `training.watch`."""
+        self.stop = Stop()
+        """Asked after each step."""
+        self.saving = Saving()
+        self._began: tuple[Position, float, int, Tensor | None] | None = None
+        self._clock = time.monotonic()
+
+    @property
+    def averaged(self) -> AveragedModel:
+        """The weights that are evaluated and published."""
+        return self.averaging.average
 
     def train(self, checkpoint: Path, bar: Bar) -> None:
-        """Run the epochs that are left, saving a checkpoint after each; raises `ValueError` when the loss diverges."""
-        while self.epoch < self.recipe.epochs:
-            started = time.monotonic()
-            loss = self._train_epoch(bar)
+        """Run the epochs that are left, saving a checkpoint after each, and in between as `saving` says.
+
+        Raises `DivergedError`, a `ValueError`, when the loss is no number any more, `StoppedError` when `stop` asks for
+        it, `UnwritableError` when a checkpoint cannot be written, and `LostProcessError` when another process is gone.
+        """
+        while self.epoch < self.epochs:
+            self._clock = time.monotonic()
+            loss = self._train_epoch(bar, checkpoint)
             self.epoch += 1
+            self._began = None
+            self.averaging.after_epoch(self.model, self.epoch / self.epochs)
             held_out = self.evaluate()
-            self.seconds += time.monotonic() - started
-            self.history.append(
-                {
-                    "epoch": self.epoch,
-                    "loss": loss,
-                    "held_out_loss": held_out.loss,
-                    "held_out_accuracy": held_out.accuracy,
-                }
-            )
-            save_checkpoint(checkpoint, self.state())
+            self._tick()
+            entry = {
+                "epoch": self.epoch,
+                "loss": loss,
+                "held_out_loss": held_out.loss,
+                "held_out_accuracy": held_out.accuracy,
+            }
+            self.history.append(entry)
+            self._save(checkpoint, self.state())
+            moment = self._moment(self.epoch * self.batches.steps - 1)
+            for watch in self.watches:
+                watch.after_epoch(moment, entry)
             bar.line(
-                f"epoch {self.epoch}/{self.recipe.epochs}  loss {loss:.4f}  held-out loss {held_out.loss:.4f}  "
+                f"epoch {self.epoch}/{self.epochs}  loss {loss:.4f}  held-out loss {held_out.loss:.4f}  "
                 f"held-out accuracy {held_out.accuracy:.2%}  {self.seconds:.0f} s"
             )
 
     def evaluate(self) -> Evaluation:
-        """The averaged weights on the held-out images."""
-        return evaluate(self._predict, self.data.held_out)
+        """The averaged weights on the held-out images, each process on its share of them."""
+        images = self.data.held_out
+        share = self.world.part(len(images))
+        correct, loss = tally(self._predict, LabelledImages(images.pixels[share], images.labels[share]))
+        sums = torch.tensor([correct, loss], dtype=torch.float64, device=self.device)
+        correct, loss = self.world.sum(sums).tolist()
+        return Evaluation(len(images), correct / len(images), loss / len(images))
 
-    def state(self) -> dict[str, Any]:
-        """Everything that `restore` needs."""
+    def state(self, within: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Everything that `restore` needs; `within` an epoch, its position and sums too. All processes must ask."""
+        now = self.random.now()
         return {
+            "network": asdict(self.config),
+            "optimised_by": self.recipe.optimiser,
             "model": self.model.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "scaler": self._step.precision.scaler.state_dict(),
             "epoch": self.epoch,
+            "within": within,
+            "random": [each.cpu() for each in self.world.gather(now.to(self.device))] if within else [],
+            "drawn": self.random.drawn(),
             "seconds": self.seconds,
             "history": self.history,
         }
 
-    def restore(self, checkpoint: Path) -> None:
-        """Go on from where `checkpoint` was written."""
-        state = load_checkpoint(checkpoint)
+    def restore(self, checkpoint: Path) -> str:
+        """Go on from where `checkpoint` was written, or the one before it if that is damaged; says so if it is so.
+
+        Raises `ValueError` for the state of another network or optimiser, naming what differs, and for one that would
+        not go on as it began: of another number of processes where the network draws random numbers.
+        """
+        state, note = load_newest(checkpoint)
+        self._check(state, checkpoint)
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self._step.precision.scaler.load_state_dict(state.get("scaler", {}))
         self.epoch, self.seconds, self.history = state["epoch"], state["seconds"], state["history"]
+        if within := state.get("within"):
+            position = Position(within["done"], within["generator"])
+            own = state["random"][self.world.rank] if len(state["random"]) == self.world.size else None
+            self._began = (position, within["total"], within["seen"], own)
+        return note
+
+    def _check(self, state: dict[str, Any], checkpoint: Path) -> None:
+        wanted = {"network": asdict(self.config), "optimiser": self.recipe.optimiser}
+        stored = {"network": state.get("network", wanted["network"])}
+        stored["optimiser"] = state.get("optimised_by", wanted["optimiser"])
+        if found := differences(stored, wanted):
+            raise ValueError(f"checkpoint {checkpoint} is of another network ({'; '.join(found)}): use another --run")
+        shapes = {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
+        theirs = {name: tuple(value.shape) for name, value in state.get("model", {}).items()}
+        if found := differences(theirs, shapes):
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            raise ValueError(
+                f"checkpoint {checkpoint} has other weights ({'; '.join(found[:3])}{more}): use another --run"
+            )
+        random = state.get("random", [])
+        alike = not random or (len(random) == self.world.size and self.random.fits(random[0]))
+        if state.get("drawn") and not alike:
+            raise ValueError(
+                f"checkpoint {checkpoint} was written within an epoch by {len(random)} processes, each of which drew "
+                f"random numbers: go on with as many, on the same kind of device, not with {self.world.size}"
+            )
+
+    def _make_step(self) -> Step:
+        recipe, weights = self.recipe, self.data.class_weights
+        parallel = self.world.share(self.model, self.device)
+        forward: Any = torch.compile(parallel) if recipe.compile else parallel
+        factors = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=self.device)
+        precision = Precision(recipe.precision, self.device)
+        return Step(forward, parallel, self.optimiser, precision, recipe, self.world, factors)
 
     def _initialise(self) -> None:
         recipe, model = self.recipe, self.model
@@ -116,59 +201,113 @@ class Trainer:
         weights = Path(recipe.pretrained) if recipe.pretrained else None
         initialise(model.network, recipe.initialiser, recipe.initialiser_parameters, images, weights)
 
-    def _train_epoch(self, bar: Bar) -> float:
-        self.model.train()
-        # For the draws of the network itself (rrelu, regularisers): an epoch that is resumed to must see the same.
-        torch.manual_seed(self._epoch_seed())
-        total = torch.zeros((), dtype=torch.float64)
-        seen = 0
-        for index, (images, targets) in enumerate(self._batches()):
-            step = self.epoch * self.steps_per_epoch + index
+    def _train_epoch(self, bar: Bar, checkpoint: Path | None = None) -> float:
+        self._begin_epoch()
+        steps, all_steps = self.batches.steps, self.epochs * self.batches.steps
+        losses = Losses(self.world, self.device)
+        done = 0
+        if self._began:
+            done, losses.total, losses.seen = self._began[0].done, self._began[1], self._began[2]
+        for index, (images, targets) in enumerate(self._batches(), start=done):
+            step = self.epoch * steps + index
+            watching = [watch for watch in self.watches if step % watch.every == 0]
             self._set_learning_rate(step)
-            set_progress(self.model, step / (self.recipe.epochs * self.steps_per_epoch))
-            loss = F.cross_entropy(self.model(images), targets, label_smoothing=self.recipe.label_smoothing)
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimiser.step()
-            self.averaged.update_parameters(self.model)
-            total += loss.detach().double().cpu() * len(targets)
-            seen += len(targets)
-            bar.advance(
-                step + 1, self.recipe.epochs * self.steps_per_epoch, f"epoch {self.epoch + 1} loss {loss.item():.3f}"
-            )
-        mean = float(total) / seen
-        if not math.isfinite(mean):
-            raise ValueError(
-                f"the loss is {mean} after epoch {self.epoch + 1}: lower learning_rate={self.recipe.learning_rate} "
-                "in another --run"
-            )
-        return mean
+            set_progress(self.model, step / all_steps)
+            for watch in watching:
+                watch.before_step(self._moment(step))
+            count = self.batches.count(index)
+            losses.add(step, self._step.gradients(images, targets, self.batches.shares(index), count), count)
+            saved, stopped = self._read(losses, index, images, checkpoint, bar)
+            for watch in watching:
+                watch.after_backward(self._moment(step))
+            self._step.update()
+            self.averaging.after_step(self.model)
+            for watch in watching:
+                watch.after_step(self._moment(step))
+            if checkpoint and (saved or stopped):
+                self._save_within(checkpoint, index + 1, losses)
+            if stopped:
+                self._end(index + 1, checkpoint)
+        return losses.mean
+
+    def _begin_epoch(self) -> None:
+        self.model.train()
+        for module in self.frozen:
+            module.eval()
+        # For the draws of the network itself (rrelu, regularisers): an epoch that is resumed to must see the same.
+        self.random.seed(self._epoch_seed() + (self.world.rank << 40))
+        if self._began and self._began[3] is not None:
+            self.random.restore(self._began[3])
+        self._saved = time.monotonic()
+
+    def _read(self, losses: Losses, index: int, images: Tensor, checkpoint: Path | None, bar: Bar) -> tuple[bool, bool]:
+        """Whether to save after the step `index` of the epoch, and whether to stop, in all processes alike."""
+        last = index + 1 == self.batches.steps
+        every = self.saving.checkpoint_steps
+        due = bool(every) and (index + 1) % every == 0
+        if not (due or last or (index + 1) % losses.interval == 0):
+            return False, False
+        seconds = self.saving.checkpoint_seconds
+        late = self.world.first and seconds > 0 and time.monotonic() - self._saved >= seconds
+        (late, stopped), bad = losses.read([late, self.stop.signal is not None])
+        if bad is not None:
+            self._diverged(*bad, images, checkpoint)
+        step = self.epoch * self.batches.steps + index
+        note = f"epoch {self.epoch + 1} loss {losses.newest:.3f}"
+        bar.advance(step + 1, self.epochs * self.batches.steps, note)
+        # After the last step the epoch itself is saved.
+        return (due or late) and not last, stopped
+
+    def _diverged(self, step: int, loss: float, images: Tensor, checkpoint: Path | None) -> None:
+        with self._step.precision.cast():
+            where = first_not_finite(self.model, images)
+        kept = f"the last good state is {checkpoint}" if checkpoint and checkpoint.exists() else "none was saved before"
+        raise DivergedError(
+            f"the loss is {loss} at step {step + 1}, in epoch {self.epoch + 1}; it began in {where}; {kept}: lower "
+            f"learning_rate={self.recipe.learning_rate} in another --run"
+        )
+
+    def _end(self, done: int, checkpoint: Path | None) -> None:
+        signal = self.stop.signal
+        where = f"after step {done} of {self.batches.steps} of epoch {self.epoch + 1}"
+        kept = "the state is saved, go on with --resume" if checkpoint else "nothing is saved"
+        # Another process may have been asked, and this one not.
+        raise StoppedError(f"stopped {where}: {kept}", 15 if signal is None else signal)
+
+    def _save_within(self, checkpoint: Path, done: int, losses: Losses) -> None:
+        self._tick()
+        self.averaging.catch_up(self.model)
+        position = self.batches.position(done)
+        within = {"done": done, "generator": position.generator, "total": losses.total, "seen": losses.seen}
+        self._save(checkpoint, self.state(within))
+
+    def _save(self, checkpoint: Path, state: dict[str, Any]) -> None:
+        if self.world.first:
+            save_checkpoint(checkpoint, state, keep=True)
+        self._saved = time.monotonic()
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images, and their labels; of mixed images how much they are of each class."""
-        mixup, cutmix = self.recipe.mixup_alpha, self.recipe.cutmix_alpha
-        generator = torch.Generator().manual_seed(self._epoch_seed())
-        order = torch.randperm(len(self.data.training), generator=generator).numpy()
-        for step in range(self.steps_per_epoch):
-            start = step * self.recipe.batch_size
-            chosen = np.sort(order[start : start + self.recipe.batch_size])
-            images = torch.from_numpy(self.data.training.pixels[chosen]).to(self.device)
-            labels = torch.from_numpy(self.data.training.labels[chosen]).to(self.device)
-            images = augment(images, self.padding, self.data.mirrored, generator).float()
-            if mixup or cutmix:
-                yield mix(images, labels, len(self.data.class_names), mixup, cutmix, generator)
-            else:
-                yield images, labels
+        return self.batches.epoch(self._epoch_seed(), self._began[0] if self._began else None)
 
     def _epoch_seed(self) -> int:
         return self.recipe.seed * 1_000_003 + self.epoch
 
     def _set_learning_rate(self, step: int) -> None:
-        steps = self.recipe.epochs * self.steps_per_epoch
-        warmup = int(self.recipe.warmup_epochs * self.steps_per_epoch)
-        rate = warmed_cosine(step, steps, min(warmup, steps - 1), self.recipe.learning_rate)
+        recipe, steps = self.recipe, self.epochs * self.batches.steps
+        warmup = min(int(recipe.warmup_epochs * self.batches.steps), steps - 1)
+        course = Course(steps, warmup, recipe.learning_rate, recipe.milestones, recipe.drop)
+        rate = learning_rate(recipe.schedule, step, course)
         for group, share in zip(self.optimiser.param_groups, self.shares, strict=True):
             group["lr"] = share * rate
+
+    def _moment(self, step: int) -> Moment:
+        rate = self.optimiser.param_groups[0]["lr"]
+        return Moment(step, self.epoch, self.model, self.optimiser, rate)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._clock
+        self._clock = now
 
     @torch.inference_mode()
     def _predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -177,10 +316,3 @@ class Trainer:
             self.averaged(torch.from_numpy(pixels).to(self.device).float()).float().cpu().numpy()
         )
         return logits
-
-
-def _averaged(model: PixelClassifier, steps: float) -> AveragedModel:
-    """Exponential moving average of parameters and buffers with a time constant of `steps`; 0 follows the model."""
-    decay = math.exp(-1 / steps) if steps > 0 else 0.0
-    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)

@@ -38,6 +38,14 @@ class _RichBar:
         self._progress.console.print(text, highlight=False, markup=False)
 
 
+class _NoBar:
+    def advance(self, done: int, total: int, note: str = "") -> None:
+        pass
+
+    def line(self, text: str) -> None:
+        pass
+
+
 class _PlainBar:
     def advance(self, done: int, total: int, note: str = "") -> None:
         pass
@@ -47,8 +55,14 @@ class _PlainBar:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Bar]:
-    """A bar with rate and remaining time while the block runs; only its kept lines where there is no terminal."""
+def progress_bar(title: str, shown: bool = True) -> Iterator[Bar]:
+    """A bar with rate and remaining time while the block runs; only its kept lines where there is no terminal.
+
+    Nothing at all if not `shown`.
+    """
+    if not shown:
+        yield _NoBar()
+        return
     console = Console()
     if not console.is_terminal:
         yield _PlainBar()

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,13 +13,18 @@ from typing import Any
 import torch
 
 from models.manifest import TrainingRecord
+from training.checkpoint import Saving, previous
 from training.data.card import data_card
 from training.data.images import DataSet, digest
 from training.data.sources import DataConfig
+from training.differences import differences
 from training.loop import Trainer
 from training.progress import progress_bar
 from training.recipe import Recipe
 from training.resnet.network import NetworkConfig
+from training.stopping import stop_signals
+from training.watch import Watch
+from training.world import ALONE, World
 
 RECORDED_PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "reslens")
 
@@ -76,7 +81,7 @@ class Run:
             )
         # Read as a configuration first, so that what older runs do not mention has its default.
         stored = {**asdict(RunConfig.read(self.folder)), "data_digest": self._data_digest()}
-        differing = _differences(stored, wanted)
+        differing = differences(stored, wanted)
         if differing:
             raise ValueError(
                 f"{self.folder} holds another run ({'; '.join(differing)}): resume it as it was or use another --run"
@@ -94,19 +99,38 @@ class Run:
                 "bring the old ones back, or train again"
             )
 
-    def train(self, data: DataSet, device: torch.device, resume: bool) -> Trainer:
-        """Train to the last epoch, from the newest checkpoint if there is one, and write the record."""
+    def train(
+        self,
+        data: DataSet,
+        device: torch.device,
+        resume: bool,
+        saving: Saving = Saving(),  # noqa: B008  (frozen)
+        world: World = ALONE,
+        watches: Sequence[Watch] = (),
+    ) -> Trainer:
+        """Train to the last epoch, from the newest checkpoint if there is one, and write the record.
+
+        Of several processes the first one alone writes and shows progress. Raises what `Trainer.train` raises.
+        """
         # First what may be refused: a run that cannot be built leaves no folder behind.
-        trainer = Trainer(self.config.network, self.config.recipe, data, device)
-        self.prepare(resume, digest(data))
-        if self.checkpoint.exists():
-            trainer.restore(self.checkpoint)
-        with progress_bar("training") as bar:
+        trainer = Trainer(self.config.network, self.config.recipe, data, device, world)
+        trainer.saving = saving
+        trainer.watches.extend(watches)
+        if world.first:
+            self.prepare(resume, digest(data))
+        world.wait()
+        with progress_bar("training", shown=world.first) as bar, stop_signals() as trainer.stop:
+            if self.checkpoint.exists() and (note := trainer.restore(self.checkpoint)):
+                bar.line(note)
+            # Nobody writes before all have read.
+            world.wait()
             trainer.train(self.checkpoint, bar)
         evaluation = trainer.evaluate()
-        record = training_record(self.config, trainer).model_dump(mode="json")
-        measured = {"held_out": asdict(evaluation), "history": trainer.history}
-        _write_json(self.record, record | measured | {"data_card": data_card(data).model_dump(mode="json")})
+        if world.first:
+            record = training_record(self.config, trainer).model_dump(mode="json")
+            measured = {"held_out": asdict(evaluation), "history": trainer.history}
+            _write_json(self.record, record | measured | {"data_card": data_card(data).model_dump(mode="json")})
+            previous(self.checkpoint).unlink(missing_ok=True)
         return trainer
 
 
@@ -121,6 +145,8 @@ def training_record(config: RunConfig, trainer: Trainer) -> TrainingRecord:
         "shortcut": dict(config.network.shortcut_parameters),
         "regularisers": dict(config.network.regularisers),
     }
+    recipe |= {"processes": trainer.world.size}
+    del recipe["epochs"], recipe["optimiser"]
     chosen = {option: getattr(config.network, option) for option in ("shortcut", "normaliser", "head")}
     flat = {f"{kind}.{name}": value for kind, given in parameters.items() for name, value in given.items()}
     return TrainingRecord(
@@ -131,15 +157,26 @@ def training_record(config: RunConfig, trainer: Trainer) -> TrainingRecord:
         parameters=sum(parameter.numel() for parameter in trainer.model.network.parameters()),
         data=trainer.data.name,
         training_images=len(trainer.data.training),
-        epochs=recipe.pop("epochs"),
+        epochs=trainer.epochs,
         batch_size=recipe.pop("batch_size"),
         seed=recipe.pop("seed"),
-        optimiser="SGD with Nesterov momentum, warmed cosine schedule",
-        options=recipe | chosen | flat,
+        optimiser=_optimiser(config.recipe),
+        options={name: _plain(value) for name, value in recipe.items()} | chosen | flat,
         seconds=round(trainer.seconds, 1),
         device=device_name(trainer.device),
         versions=_versions(),
     )
+
+
+def _plain(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def _optimiser(recipe: Recipe) -> str:
+    """In words."""
+    name = {"sgd": "SGD with Nesterov momentum" if recipe.nesterov else "SGD with momentum", "adamw": "AdamW"}
+    schedule = {"cosine": "warmed cosine"}.get(recipe.schedule, recipe.schedule.replace("_", " "))
+    return f"{name.get(recipe.optimiser, 'Muon and AdamW')}, {schedule} schedule"
 
 
 def _versions() -> dict[str, str]:
@@ -156,18 +193,6 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
-
-
-def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    # Parameters that the stored run has and this one lacks count as much as the other way round.
-    for key in {**wanted, **stored}:
-        was, asked = stored.get(key), wanted.get(key)
-        if isinstance(asked, Mapping) and isinstance(was, Mapping):
-            found += _differences(was, asked, f"{prefix}{key}.")
-        elif was != asked:
-            found.append(f"{prefix}{key} was {was!r}, now {asked!r}")
-    return found
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

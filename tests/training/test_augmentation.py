@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.data.augmentation import augment
+from training.augmentations.crop import augment
 
 
 def images(count: int, channels: int, height: int, width: int, dtype: torch.dtype = torch.uint8) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.training.small import SilentBar, problem
+from training.augmentations.crop import RandomCrop
 from training.data.images import DataSet
 from training.loop import Trainer
 from training.recipe import Recipe
@@ -226,7 +227,9 @@ def test_a_last_batch_of_one_image_is_left_out() -> None:
 
 @pytest.mark.parametrize(("given", "expected"), [(None, 1), (0, 0), (3, 3)])
 def test_crop_padding_is_an_eighth_of_the_image_unless_given(given: int | None, expected: int) -> None:
-    assert trainer(Recipe(crop_padding=given)).padding == expected
+    crop = trainer(Recipe(crop_padding=given)).batches.augmentations[0]
+    assert isinstance(crop, RandomCrop)
+    assert crop.padding == expected
 
 
 def test_input_is_normalised_by_the_training_images() -> None:
@@ -261,7 +264,7 @@ def test_progress_and_history(tmp_path: Path) -> None:
 
 
 def test_a_diverging_run_is_stopped(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"the loss is (nan|inf) after epoch 1: lower .*1e\+20"):
+    with pytest.raises(ValueError, match=r"the loss is (nan|inf) at step \d+, in epoch 1; .*: lower .*1e\+20"):
         trained(Recipe(epochs=3, batch_size=8, learning_rate=1e20, warmup_epochs=0), tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()
 

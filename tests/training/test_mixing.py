@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.training.small import SilentBar, problem
-from training.data.mixing import cut, mix
+from training.augmentations.mixing import cut, mix
 from training.loop import Trainer
 from training.recipe import Recipe
 from training.resnet.network import NetworkConfig

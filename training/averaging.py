@@ -1,0 +1,45 @@
+"""The weights that are kept: an average over the steps, over the epochs, or the last ones."""
+
+import math
+from typing import Literal
+
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+Kind = Literal["ema", "swa", "none"]
+
+
+class Averaging:
+    """Parameters and buffers of `model`, averaged into `average`.
+
+    - `ema`: avg ← d·avg + (1 − d)·weights after each step, d = exp(−1/`steps`); the last weights with 0 steps.
+    - `swa`: the mean of the weights at the ends of the epochs after the share `start` of training, the last weights
+      until then (Izmailov 2018; running statistics are averaged too, where the paper measures them anew).
+    - `none`: the last weights.
+    """
+
+    def __init__(self, model: nn.Module, kind: Kind, steps: float, start: float) -> None:
+        self.kind = "none" if kind == "ema" and steps <= 0 else kind
+        self.start = start
+        decay = math.exp(-1 / steps) if steps > 0 else 0.0
+        average = None if kind == "swa" else get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+
+    def after_step(self, model: nn.Module) -> None:
+        """Take in the weights of a step."""
+        if self.kind == "ema":
+            self.average.update_parameters(model)
+
+    def after_epoch(self, model: nn.Module, done: float) -> None:
+        """Take in the weights of an epoch, after the share `done` of training."""
+        if self.kind == "ema":
+            return
+        if self.kind == "none" or done <= self.start:
+            # The first one is copied.
+            self.average.n_averaged.zero_()
+        self.average.update_parameters(model)
+
+    def catch_up(self, model: nn.Module) -> None:
+        """Within an epoch: the last weights, where those are what is kept."""
+        if self.kind == "none":
+            self.after_epoch(model, 0.0)

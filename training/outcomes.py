@@ -1,0 +1,52 @@
+"""How a command can end: the errors that are not a user's mistake, and the exit code of each."""
+
+from typing import ClassVar
+
+DONE, MISTAKE = 0, 2
+
+
+class Failure(Exception):  # noqa: N818
+    """What ended a command, with its name in reports and its exit code."""
+
+    outcome: ClassVar[str]
+    code: ClassVar[int]
+
+
+class DivergedError(Failure, ValueError):
+    """The loss is no number any more."""
+
+    outcome, code = "diverged", 3
+
+
+class UnwritableError(Failure, OSError):
+    """What should be kept cannot be written: the disk is full, say."""
+
+    outcome, code = "not written", 4
+
+
+class LostProcessError(Failure):
+    """Another process of the job is gone."""
+
+    outcome, code = "lost process", 5
+
+
+class StoppedError(Failure):
+    """A signal asked for the end, and the state was saved."""
+
+    outcome = "stopped"
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
+def exit_code(error: BaseException) -> int:
+    """As shells have it, 128 and the number of the signal, for what a signal ended."""
+    if isinstance(error, StoppedError):
+        return 128 + error.signal
+    return error.code if isinstance(error, Failure) else MISTAKE
+
+
+def outcome(error: BaseException) -> str:
+    """In a word or two."""
+    return error.outcome if isinstance(error, Failure) else "refused"

@@ -1,0 +1,116 @@
+"""The processes that train one network together, as `torchrun` starts them; usually there is one."""
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from training.outcomes import LostProcessError
+from training.synchronised import synchronise
+
+# A process that says nothing for so long is taken for lost; one that is gone is noticed at once.
+PATIENCE = datetime.timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class World:
+    """Which of `size` processes this is."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes and talks."""
+        return self.rank == 0
+
+    def part(self, length: int) -> slice:
+        """Which of `length` things in a row are this process's: shares differ by one at most."""
+        share, rest = divmod(length, self.size)
+        start = self.rank * share + min(self.rank, rest)
+        return slice(start, start + share + (self.rank < rest))
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Added up over all processes; raises `LostProcessError` when one is gone."""
+        if self.size == 1:
+            return values
+        with present(self):
+            distributed.all_reduce(values)
+        return values
+
+    def gather(self, values: Tensor) -> list[Tensor]:
+        """Those of each process, all of one shape, in order."""
+        if self.size == 1:
+            return [values]
+        found = [torch.empty_like(values) for _ in range(self.size)]
+        with present(self):
+            distributed.all_gather(found, values)
+        return found
+
+    def wait(self) -> None:
+        """For all others to come here."""
+        if self.size > 1:
+            with present(self):
+                distributed.barrier()
+
+    def share(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """`model` with gradients averaged, and batches normalised, over all processes."""
+        if self.size == 1:
+            return model
+        synchronise(model, device)
+        devices = [device.index] if device.type == "cuda" else None
+        # Buffers are equal in all processes: batch statistics are those of the whole batch.
+        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+
+
+ALONE = World()
+
+
+@contextmanager
+def present(world: World) -> Iterator[None]:
+    """Errors of what needs all processes become `LostProcessError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        # Gloo and NCCL raise many kinds, all of them RuntimeErrors, and say what of in their own words.
+        if world.size == 1 or not _lost(error):
+            raise
+        raise LostProcessError(
+            f"process {world.rank} of {world.size} lost another one ({str(error).splitlines()[0][:200]}): "
+            "start the job again with --resume"
+        ) from error
+
+
+def _lost(error: RuntimeError) -> bool:
+    words = ("gloo", "nccl", "connection", "peer", "timed out", "timeout", "broken pipe")
+    return isinstance(error, distributed.DistBackendError) or any(word in str(error).lower() for word in words)
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """The processes that `torchrun` started, talking by NCCL on GPUs and by gloo elsewhere; else this one alone."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "RANK" not in os.environ:
+        yield ALONE
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield World(distributed.get_rank(), size)
+    finally:
+        distributed.destroy_process_group()
+
+
+def own_device(device: torch.device) -> torch.device:
+    """The GPU of this process, where several are on one machine."""
+    if device.type != "cuda" or "LOCAL_RANK" not in os.environ:
+        return device
+    own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(own)
+    return own
