@@ -9,7 +9,7 @@ import torch
 
 from training.commands.data import print_skipped
 from training.data.card import LISTED
-from training.data.sources import SOURCES, DataConfig, load_data
+from training.data.sources import NEEDS, DataConfig, load_data
 from training.recipe import Recipe
 from training.resnet.network import NetworkConfig
 from training.run import Run, RunConfig
@@ -87,7 +87,7 @@ def train(
 def _name(config: RunConfig) -> str:
     """Of the run's folder: data, network, activation, arrangement, and what else is not at its default."""
     data, network, recipe = config.data, config.network, config.recipe
-    parts = [Path(data.data_dir).name if data.data_dir and SOURCES[data.data].needs else data.data, network.network]
+    parts = [Path(data.data_dir).name if data.data_dir and data.data in NEEDS else data.data, network.network]
     parts += [network.activation, *_given(network.activation_parameters), network.arrangement]
     optional = {
         "shortcut": (network.shortcut, network.shortcut_parameters),

@@ -12,6 +12,7 @@ from training.data.reading import Advance
 
 SECONDS = 30
 """Without a byte, after which a download is given up."""
+CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -58,34 +59,22 @@ def fetch(file: RemoteFile, folder: Path, advance: Advance) -> Path:
     return path
 
 
-class _Meter:
-    """What pooch tells of a download; ends one that is longer than it may be."""
-
-    def __init__(self, file: RemoteFile, advance: Advance) -> None:
-        self.total = 0
-        self._size, self._advance, self._done = file.size, advance, 0
-
-    def update(self, count: int) -> None:
-        # A whole chunk is told where less came.
-        if self._done > self._size:
-            raise ValueError(f"it is longer than {self._size:,} bytes")
-        self._done += count
-        self._advance(min(self._done, self._size), self._size)
-
-    def reset(self) -> None:
-        self._done = 0
-
-    def close(self) -> None:
-        pass
-
-
 def _download(file: RemoteFile, folder: Path, advance: Advance) -> None:
+    def write(url: str, path: str, _: object) -> None:
+        # What a server compresses on its own account has another digest.
+        head = {"Accept-Encoding": "identity"}
+        with requests.get(url, stream=True, timeout=SECONDS, headers=head) as answer, Path(path).open("wb") as content:
+            answer.raise_for_status()
+            done = 0
+            for chunk in answer.iter_content(CHUNK):
+                done += len(chunk)
+                if done > file.size:
+                    raise ValueError(f"it is longer than {file.size:,} bytes")
+                content.write(chunk)
+                advance(done, file.size)
+
     pooch.get_logger().setLevel(logging.WARNING)
-    # What a server compresses on its own account has another digest.
-    downloader = pooch.HTTPDownloader(
-        progressbar=_Meter(file, advance), timeout=SECONDS, headers={"Accept-Encoding": "identity"}
-    )
-    pooch.retrieve(file.url, f"sha256:{file.sha256}", file.name, folder, downloader=downloader)
+    pooch.retrieve(file.url, f"sha256:{file.sha256}", file.name, folder, downloader=write)
 
 
 def _reason(error: Exception) -> str:

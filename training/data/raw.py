@@ -121,11 +121,11 @@ class Idx:
         path = plain if folder and plain.is_file() else fetch(file, folder or cache(), advance)
         try:
             with path.open("rb") if path == plain else gzip.open(path) as content:
-                head = np.frombuffer(content.read(4 * (1 + dimensions)), ">u4")
+                head = content.read(4 * (1 + dimensions))
                 # The magic number: 0, 0, 8 for bytes, and how many sizes follow.
-                if len(head) != 1 + dimensions or head[0] != 0x0800 + dimensions:
+                if len(head) != 4 * (1 + dimensions) or head[:4] != bytes([0, 0, 8, dimensions]):
                     raise ValueError(f"{path} is no IDX file of bytes in {dimensions} dimensions: download it again")
-                shape = tuple(head[1:].tolist())
+                shape = tuple(np.frombuffer(head[4:], ">u4").tolist())
                 size = int(np.prod(shape, dtype=object))
                 values = content.read(min(size, MAX_BYTES) + 1)
         except (OSError, EOFError, zlib.error) as error:
@@ -152,7 +152,8 @@ class Svhn:
         try:
             found = loadmat(path, variable_names=("X", "y"))
             images_HWCN, labels = found["X"], found["y"].ravel()
-        except (KeyError, ValueError, TypeError, OSError) as error:
+        # What it raises depends on where the file stops to make sense.
+        except Exception as error:
             raise ValueError(f"{path} is no MATLAB file with X and y ({error}): download it again") from error
         if images_HWCN.dtype != np.uint8 or images_HWCN.ndim != 4 or images_HWCN.shape[2:] != (3, len(labels)):
             raise ValueError(f"{path} has X of {images_HWCN.dtype}, {images_HWCN.shape}: expected uint8, H×W×3×N")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Literal, Self
 
 from models.manifest import Preprocessing
 from training.data import digits
@@ -63,17 +63,14 @@ class DataConfig:
     """How many images that cannot be read may be left out; they are listed."""
 
     def __post_init__(self) -> None:
-        source = SOURCES.get(self.data)
-        if source is None:
-            return
-        if source.needs and not self.data_dir:
-            raise ValueError(f"data {self.data!r} needs --data-dir: {source.needs}")
+        if self.data in NEEDS and not self.data_dir:
+            raise ValueError(f"data {self.data!r} needs --data-dir: {NEEDS[self.data]}")
         for field in fields(self):
             given = getattr(self, field.name)
-            if given != field.default and field.name not in (*ALWAYS, *source.takes):
+            if given != field.default and field.name not in (*ALWAYS, *TAKES.get(self.data, OWN)):
                 option = field.name.replace("_", "-")
-                takes = [key for key, other in SOURCES.items() if field.name in other.takes]
-                raise ValueError(f"--{option} {given} needs --data {' or '.join(takes)}, not {self.data}")
+                taking = [key for key, options in TAKES.items() if field.name in options]
+                raise ValueError(f"--{option} {given} needs --data {' or '.join(taking)}, not {self.data}")
         if self.image_size is not None and not 8 <= self.image_size <= 1024:
             raise ValueError(f"--image-size {self.image_size} is not allowed: use 8 to 1024")
         if self.held_out_share is not None and not 0 < self.held_out_share < 1:
@@ -94,22 +91,12 @@ def load_data(config: DataConfig) -> DataSet:
     """Load what `config` names; raises `ValueError` for an unknown source or images that cannot be read."""
     if config.data not in SOURCES:
         raise ValueError(f"unknown data source {config.data!r}; choose from {', '.join(SOURCES)}")
-    data = SOURCES[config.data].load(config)
+    data = SOURCES[config.data](config)
     if config.mirrored is not None:
         data = replace(data, mirrored=config.mirrored)
     if config.class_weights is None:
         return data
     return replace(data, class_weights=class_weights(config.class_weights, data.training.labels, data.class_names))
-
-
-class Source(NamedTuple):
-    """One kind of data."""
-
-    load: Callable[[DataConfig], DataSet]
-    takes: frozenset[str]
-    """Options that have a meaning for it, beside those that always have."""
-    needs: str = ""
-    """What --data-dir has to name, if it must."""
 
 
 def _load_digits(config: DataConfig) -> DataSet:
@@ -158,10 +145,20 @@ SPLIT = frozenset({"held_out_share"})
 PLACED = frozenset({"data_dir", "data_name", "image_size"})
 OWN = SPLIT | PLACED | {"classes", "skip_corrupt"}
 
-SOURCES: dict[str, Source] = {
-    "digits": Source(_load_digits, SPLIT),
-    "folder": Source(partial(_load_listed, find=_folder), OWN, "the folder of images"),
-    "npz": Source(partial(_load_listed, find=_npz), OWN, "the .npz file, or a folder with train.npz and test.npz"),
-    "parquet": Source(partial(_load_listed, find=_parquet), OWN, "the .parquet file, or a folder of them"),
-    **{key: Source(partial(_load_listed, find=_published), PLACED) for key in PUBLISHED},
+SOURCES: dict[str, Callable[[DataConfig], DataSet]] = {
+    "digits": _load_digits,
+    "folder": partial(_load_listed, find=_folder),
+    "npz": partial(_load_listed, find=_npz),
+    "parquet": partial(_load_listed, find=_parquet),
+    **{key: partial(_load_listed, find=_published) for key in PUBLISHED},
+}
+# What --data-dir has to name, where it must name something.
+NEEDS: dict[str, str] = {
+    "folder": "the folder of images",
+    "npz": "the .npz file, or a folder with train.npz and test.npz",
+    "parquet": "the .parquet file, or a folder of them",
+}
+# Options that have a meaning for a source, beside those that always have.
+TAKES: dict[str, frozenset[str]] = {
+    key: SPLIT if key == "digits" else OWN if key in NEEDS else PLACED for key in SOURCES
 }
