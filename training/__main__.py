@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 
 # Before PyTorch starts its thread pool: threads that spin at every barrier while another process has their core make
 # training tens of times slower; threads that sleep cost nothing measurable when the machine is free.
@@ -17,6 +18,8 @@ from training.commands.networks import networks
 from training.commands.publish import publish
 from training.commands.refresh import refresh
 from training.commands.train import train
+from training.outcomes import Failure, StoppedError, exit_code
+from training.recipes.catalogue import recipe_of
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
@@ -30,12 +33,19 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def main() -> None:
-    """Run one command; a user's error is one line on standard error and exit code 2."""
+    """Run one command; an error is one line on standard error and an exit code, see `training.outcomes`."""
+    # Of several processes, which one speaks.
+    who = f"process {os.environ['RANK']}: " if "RANK" in os.environ else ""
     try:
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m training", config=(tyro.conf.OmitArgPrefixes,))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        # Defaults are those of the recipe, in the help too.
+        commands = COMMANDS | {"train": partial(train, recipe=recipe_of(sys.argv[1:]))}
+        tyro.extras.subcommand_cli_from_dict(commands, prog="python -m training", config=(tyro.conf.OmitArgPrefixes,))
+    except StoppedError as stopped:
+        print(f"{who}{stopped}", file=sys.stderr)
+        sys.exit(exit_code(stopped))
+    except (Failure, ValueError, OSError) as error:
+        print(f"{who}error: {error}", file=sys.stderr)
+        sys.exit(exit_code(error))
     except KeyboardInterrupt:
         print("interrupted: nothing finished is lost; `train` goes on with --resume", file=sys.stderr)
         sys.exit(130)

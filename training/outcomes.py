@@ -1,8 +1,9 @@
 """How a command can end: the errors that are not a user's mistake, and the exit code of each."""
 
+import signal
 from typing import ClassVar
 
-DONE, MISTAKE = 0, 2
+DONE, CRASHED, MISTAKE = 0, 1, 2
 
 
 class Failure(Exception):  # noqa: N818
@@ -35,18 +36,23 @@ class StoppedError(Failure):
 
     outcome = "stopped"
 
-    def __init__(self, message: str, signal: int) -> None:
+    def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
-        self.signal = signal
+        self.signal = number
 
 
 def exit_code(error: BaseException) -> int:
     """As shells have it, 128 and the number of the signal, for what a signal ended."""
-    if isinstance(error, StoppedError):
-        return 128 + error.signal
-    return error.code if isinstance(error, Failure) else MISTAKE
+    if isinstance(error, StoppedError | KeyboardInterrupt):
+        return 128 + (error.signal if isinstance(error, StoppedError) else signal.SIGINT)
+    if isinstance(error, Failure):
+        return error.code
+    return MISTAKE if isinstance(error, ValueError | OSError) else CRASHED
 
 
 def outcome(error: BaseException) -> str:
     """In a word or two."""
-    return error.outcome if isinstance(error, Failure) else "refused"
+    if isinstance(error, Failure):
+        return error.outcome
+    names = {MISTAKE: "refused", CRASHED: "crashed"}
+    return names.get(exit_code(error), "interrupted")

@@ -3,7 +3,7 @@
 import datetime
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 
 import torch
@@ -105,6 +105,16 @@ def joined(device: torch.device) -> Iterator[World]:
         yield World(distributed.get_rank(), size)
     finally:
         distributed.destroy_process_group()
+
+
+@contextmanager
+def only_first(world: World) -> Iterator[None]:
+    """Of several processes, what they print is printed by the first one alone."""
+    if world.first:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # noqa: PTH123
+        yield
 
 
 def own_device(device: torch.device) -> torch.device:

@@ -7,44 +7,38 @@ from typing import Literal
 
 import torch
 
+from training.checkpoint import Saving
 from training.commands.data import print_skipped
+from training.commands.parts import Parts
+from training.commands.report import reported
 from training.data.card import LISTED
 from training.data.sources import NEEDS, DataConfig, load_data
 from training.recipe import Recipe
 from training.resnet.network import NetworkConfig
 from training.run import Run, RunConfig
+from training.world import joined, only_first, own_device
 
 
 def train(
     data: DataConfig = DataConfig(),  # noqa: B008  (frozen)
     recipe: Recipe = Recipe(),  # noqa: B008  (frozen)
+    parts: Parts = Parts(),  # noqa: B008  (frozen)
     network: str = "resnet8",
-    activation: str = "relu",
-    activation_parameters: dict[str, float] | None = None,
-    arrangement: str = "original",
-    shortcut: str = "identity",
-    shortcut_parameters: dict[str, float] | None = None,
-    normaliser: str = "batch",
-    head: str = "linear",
     regularisers: dict[str, float] | None = None,
     run: Path | None = None,
     resume: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int | None = None,
+    saving: Saving = Saving(),  # noqa: B008  (frozen)
+    json: Path | None = None,
 ) -> None:
     """Train a network; with no option a small one on digits, in seconds.
 
     Args:
         data: What to learn from.
         recipe: How.
+        parts: What the network is made of.
         network: Key of the network catalogue.
-        activation: Key of the activation catalogue; `python -m training activations` lists it.
-        activation_parameters: Parameters of the activation by name, for example `alpha 0.5`.
-        arrangement: Key of the arrangement catalogue.
-        shortcut: Key of the catalogue of shortcuts.
-        shortcut_parameters: Parameters of the shortcut by name, for example `bias -7`.
-        normaliser: Key of the normaliser catalogue.
-        head: Key of the head catalogue.
         regularisers: Rates by name, for example `dropout 0.3 stochastic_depth 0.5`, and their parameters, for
             example `dropblock 0.1 dropblock.size 5`.
         run: Folder of the run; runs/<data>-<network>-<activation>-<arrangement> and what else
@@ -52,36 +46,35 @@ def train(
         resume: Go on with the run in the folder, if there is one.
         device: Where to train; auto takes CUDA where there is one.
         threads: CPU threads; one for each core if not given.
+        saving: When.
+        json: File for a report of how it ended, for programs; `-` is standard output.
     """
-    chosen = choose_device(device)
-    if threads is not None:
-        if threads < 1:
-            raise ValueError(f"threads={threads} is not allowed: use at least 1")
-        torch.set_num_threads(threads)
-    data = data.resolved()
-    if recipe.pretrained:
-        recipe = replace(recipe, pretrained=str(Path(recipe.pretrained).resolve()))
-    loaded = load_data(data)
-    print_skipped(loaded.skipped[:LISTED], len(loaded.skipped))
-    config = NetworkConfig(
-        network,
-        activation,
-        arrangement,
-        len(loaded.class_names),
-        loaded.preprocessing.channels,
-        activation_parameters or {},
-        shortcut,
-        shortcut_parameters or {},
-        normaliser,
-        head,
-        regularisers or {},
-    )
-    asked = RunConfig(config, data, recipe)
-    this = Run(run or Path("runs") / _name(asked), asked)
-    trainer = this.train(loaded, chosen, resume)
-    result = trainer.evaluate()
-    print(f"held-out accuracy {result.accuracy:.2%} on {result.images} images after {trainer.seconds:.0f} s")
-    print(f"publish it with: python -m training publish {this.folder} --name NAME")
+    with reported(json) as report, joined(choose_device(device)) as world, only_first(world):
+        if threads is not None:
+            if threads < 1:
+                raise ValueError(f"threads={threads} is not allowed: use at least 1")
+            torch.set_num_threads(threads)
+        data = data.resolved()
+        if recipe.pretrained:
+            recipe = replace(recipe, pretrained=str(Path(recipe.pretrained).resolve()))
+        loaded = load_data(data)
+        print_skipped(loaded.skipped[:LISTED], len(loaded.skipped))
+        config = parts.network(network, len(loaded.class_names), loaded.preprocessing.channels, regularisers)
+        asked = RunConfig(config, data, recipe)
+        this = Run(run or Path("runs") / _name(asked), asked)
+        report["folder"] = str(this.folder)
+        trainer = this.train(loaded, own_device(choose_device(device)), resume, saving, world)
+        result = trainer.evaluate()
+        report |= {
+            "accuracy": result.accuracy,
+            "loss": result.loss,
+            "images": result.images,
+            "epochs": trainer.epoch,
+            "seconds": round(trainer.seconds, 1),
+            "processes": world.size,
+        }
+        print(f"held-out accuracy {result.accuracy:.2%} on {result.images} images after {trainer.seconds:.0f} s")
+        print(f"publish it with: python -m training publish {this.folder} --name NAME")
 
 
 def _name(config: RunConfig) -> str:
@@ -98,6 +91,8 @@ def _name(config: RunConfig) -> str:
         if key != getattr(NetworkConfig(), option) or parameters:
             parts += [key, *_given(parameters)]
     parts += _given(network.regularisers)
+    if recipe.recipe != Recipe().recipe:
+        parts.append(recipe.recipe)
     if recipe.initialiser != Recipe().initialiser or recipe.initialiser_parameters:
         parts += [recipe.initialiser, *_given(recipe.initialiser_parameters)]
     return "-".join(parts)

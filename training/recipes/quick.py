@@ -1,0 +1,8 @@
+"""What `train` does when nothing is asked for."""
+
+from training.recipe import Recipe
+
+
+def quick() -> Recipe:
+    """He 2015 brought up to date, for small images and minutes: Nesterov, warmed cosine, smoothing, averaging."""
+    return Recipe(recipe="quick")
