@@ -1,5 +1,7 @@
 """The family in small, by our own commands: trained on digits, published into one repository, served, looked into."""
 
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,14 +13,13 @@ from torch import Tensor, nn
 
 from tests.service.conftest import png
 from tests.service.processes import process
+from training.__main__ import main
 from training.activations.entry import ActivationModule
 from training.classifier import PixelClassifier
-from training.commands.publish import publish
-from training.commands.train import train
 from training.data import digits
 from training.publication import restore_classifier
-from training.recipe import Recipe
 from training.resnet.block import ResidualBlock
+from training.resnet.reversible import features, invert
 from training.resnet.variants import VARIANTS, Variant, grouped, revnet, squeezed
 from training.run import Run, RunConfig
 
@@ -47,15 +48,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name, variant in SMALL.items():
             patch.setitem(VARIANTS, name, variant)
         for name, (network, head, batch) in MODELS.items():
-            train(
-                recipe=Recipe(epochs=1, batch_size=batch),
-                network=network,
-                arrangement="full_preactivation",
-                head=head,
-                run=home / "runs" / name,
-                device="cpu",
-            )
-            publish(home / "runs" / name, name, repository=home / "shelf")
+            run = home / "runs" / name
+            parts = f"--network {network} --head {head} --arrangement full_preactivation --device cpu"
+            for command in (
+                f"train --run {run} {parts} --epochs 1 --batch-size {batch}",
+                f"publish {run} --name {name} --repository {home / 'shelf'}",
+            ):
+                patch.setattr(sys, "argv", ["training", *shlex.split(command)])
+                main()
         yield home
 
 
@@ -74,6 +74,16 @@ def outputs(classifier: PixelClassifier, kind: type[nn.Module]) -> dict[str, Ten
     with torch.no_grad():
         seen["probabilities"] = classifier(torch.from_numpy(PIXELS).float()).double().softmax(1)
     return seen
+
+
+def test_a_trained_network_still_gives_the_images_back(home: Path) -> None:
+    """Within what is stated of random weights."""
+    run = Run(home / "runs" / "irevnet-attention", RunConfig.read(home / "runs" / "irevnet-attention"))
+    classifier = restore_classifier(run, DATA)
+    x = (torch.from_numpy(DATA.held_out.pixels).float() - classifier.mean) * classifier.scale
+    with torch.no_grad():
+        error = (invert(classifier.network, features(classifier.network, x)) - x).abs().max() / x.abs().max()
+    assert error <= 1e-4
 
 
 def test_all_are_served(client: httpx.Client) -> None:
