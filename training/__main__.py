@@ -17,6 +17,7 @@ from training.commands.data import data
 from training.commands.networks import networks
 from training.commands.publish import publish
 from training.commands.refresh import refresh
+from training.commands.study import study
 from training.commands.train import train
 from training.outcomes import Failure, StoppedError, exit_code
 from training.recipes.catalogue import recipe_of
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "data": data,
     "activations": activations,
     "networks": networks,
+    "study": study,
 }
 
 

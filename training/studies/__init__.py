@@ -1,0 +1,1 @@
+"""Grids of runs, compared: `python -m training study`."""

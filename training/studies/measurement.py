@@ -1,0 +1,100 @@
+"""One run of a study, from its first weights to what it learned."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.activations.catalogue import find_activation
+from training.checkpoint import previous
+from training.data.images import DataSet
+from training.evaluation import evaluate
+from training.loop import Trainer
+from training.outcomes import DivergedError
+from training.probes.probe import look
+from training.probes.reading import NetworkReading
+from training.progress import Bar
+from training.studies.case import Case
+
+PROBED = 128
+"""Images of the training set that layers are read on, the same ones in all runs."""
+DIGITS = 4
+"""Of the figures that are kept of layers."""
+
+Measured = dict[str, Any]
+
+
+def measure(case: Case, data: DataSet, checkpoint: Path, bar: Bar) -> Measured:
+    """Train and read the layers before and after; a run that diverges is a result too.
+
+    Goes on from `checkpoint` if there is one, and removes it at the end. Raises `ValueError` for what cannot be built.
+    """
+    config = case.network_config(len(data.class_names), data.preprocessing.channels)
+    trainer = Trainer(config, case.recipe(), data, torch.device("cpu"))
+    found: Measured = {
+        "parameters": sum(parameter.numel() for parameter in trainer.model.network.parameters()),
+        "initial": columns(probe(trainer, case)),
+    }
+    if checkpoint.exists():
+        trainer.restore(checkpoint)
+    try:
+        trainer.train(checkpoint, bar)
+    except DivergedError as error:
+        found |= {"diverged": str(error)}
+    else:
+        held_out, training = trainer.evaluate(), evaluate(_prediction(trainer), data.training)
+        found |= {
+            "accuracy": held_out.accuracy,
+            "loss": _number(held_out.loss),
+            "training_error": 1 - training.accuracy,
+            "training_loss": _number(trainer.history[-1]["loss"]),
+        }
+    found |= {"final": columns(probe(trainer, case)), "seconds": round(trainer.seconds, 1)}
+    for file in (checkpoint, previous(checkpoint)):
+        file.unlink(missing_ok=True)
+    return found
+
+
+def probe(trainer: Trainer, case: Case) -> NetworkReading:
+    """The layers as the weights are now, in training mode: normalised by the batch, as the next step would see them."""
+    pixels, labels = trainer.data.training.pixels, trainer.data.training.labels
+    chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:PROBED])
+    images = torch.from_numpy(pixels[chosen]).float().to(trainer.device)
+    targets = torch.from_numpy(labels[chosen]).to(trainer.device)
+    return look(trainer.model, trainer.model.network, find_activation(case.activation), images, targets)
+
+
+def columns(reading: NetworkReading) -> dict[str, Any]:
+    """Lists in the order of depth, short enough to keep thousands; null where there is no number."""
+    layers, weights = reading.layers, reading.weights
+    figures = ("mean", "std", "mean_shift", "saturated", "dead_units", "dead_channels", "rank")
+    learned = {name for layer in layers for name in layer.learned}
+    return {
+        "loss": _number(reading.loss),
+        "layers": [layer.name for layer in layers],
+        **{figure: [_number(getattr(layer, figure)) for layer in layers] for figure in figures},
+        "learned": {name: [_summary(layer.learned.get(name)) for layer in layers] for name in sorted(learned)},
+        "weights": [weight.name for weight in weights],
+        **{name: [_number(getattr(weight, name)) for weight in weights] for name in ("gradient_rms", "weight_rms")},
+    }
+
+
+def _summary(learned: tuple[float, float, float] | None) -> list[float | None] | None:
+    return None if learned is None else [_number(value) for value in learned]
+
+
+def _number(value: float | None) -> float | None:
+    return float(f"{value:.{DIGITS}g}") if value is not None and math.isfinite(value) else None
+
+
+def _prediction(trainer: Trainer) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    @torch.inference_mode()
+    def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = trainer.averaged.eval()(torch.from_numpy(pixels).float()).numpy()
+        return logits
+
+    return predict
