@@ -187,6 +187,11 @@ class Origin(Part):
     activation_parameters: dict[str, float] = Field(default_factory=dict)
     """Parameters of the activation that were not at their default."""
     arrangement: str
+    shortcut: str = "identity"
+    shortcut_parameters: dict[str, float] = {}
+    """Parameters of the shortcut that were not at their default."""
+    normaliser: str = "batch"
+    head: str = "linear"
     parameters: int
 
 

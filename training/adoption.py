@@ -11,10 +11,11 @@ from training.data.folder import load_held_out
 from training.data.images import DataSet
 from training.data.inputs import InputConfig
 from training.export import export
-from training.importing import Loaded, load_weights
+from training.importing import load_weights
 from training.progress import progress_bar
 from training.publication import Publication, draft_manifest, make_sample, publish_measured
 from training.resnet.network import NetworkConfig, build_network
+from training.weights import Weights
 
 
 def load_images(folder: Path, inputs: InputConfig, classes: Classes, name: str | None = None) -> DataSet:
@@ -26,7 +27,7 @@ def load_images(folder: Path, inputs: InputConfig, classes: Classes, name: str |
 def adopt(
     repository: ModelRepository,
     name: str,
-    path: Path,
+    weights: Weights,
     network: NetworkConfig,
     inputs: InputConfig,
     classes: Classes,
@@ -34,7 +35,7 @@ def adopt(
     description: str = "",
     half: bool = False,
 ) -> Publication:
-    """Publish the weights in the file at `path`, which are of `network`, as the next version of `name`.
+    """Publish weights of others, which are of `network`, as the next version of `name`.
 
     Without `images` the bundle has neither accuracy nor baseline. Raises `ValueError` when the weights do not fit,
     as `load_weights` does, and `ExportParityError` when the graph does not match PyTorch; nothing is published then.
@@ -43,12 +44,12 @@ def adopt(
     if half and images is None:
         raise ValueError("half precision is checked on held-out images: give --data-dir, or --precision fp32")
     module = build_network(network)
-    loaded = load_weights(module, path)
+    load_weights(module, weights)
     classifier = PixelClassifier(module, *inputs.moments()).eval()
     preprocessing = inputs.preprocessing
     shape = (preprocessing.channels, preprocessing.height, preprocessing.width)
     exported = export(classifier, network.activation, shape, network.activation_parameters)
-    origin = _origin(path, loaded, network, sum(parameter.numel() for parameter in module.parameters()))
+    origin = _origin(weights, network, sum(parameter.numel() for parameter in module.parameters()))
     said = description or f"{origin.architecture}, {origin.arrangement}, {origin.activation}, weights of {origin.file}"
     draft = draft_manifest(name, said, classes.names, preprocessing, exported, baseline=images is not None)
     draft = draft.model_copy(update={"origin": origin})
@@ -63,14 +64,18 @@ def adopt(
     return Publication(name, repository.publish(name, files, describe), None, exported.parity, None)
 
 
-def _origin(path: Path, loaded: Loaded, network: NetworkConfig, parameters: int) -> Origin:
+def _origin(weights: Weights, network: NetworkConfig, parameters: int) -> Origin:
     return Origin(
-        file=path.name,
-        sha256=loaded.weights.digest,
-        entry=loaded.weights.entry,
+        file=weights.path.name,
+        sha256=weights.digest,
+        entry=weights.entry,
         architecture=network.network,
         activation=network.activation,
         activation_parameters=dict(network.activation_parameters),
         arrangement=network.arrangement,
+        shortcut=network.shortcut,
+        shortcut_parameters=dict(network.shortcut_parameters),
+        normaliser=network.normaliser,
+        head=network.head,
         parameters=parameters,
     )

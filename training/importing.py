@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from training.weights import Weights, read_weights
+from training.weights import Weights
 
 # Counts the batches behind running statistics; older checkpoints have none, and it changes no logit.
 COUNTER = "num_batches_tracked"
@@ -17,15 +16,6 @@ CLASSIFIERS = ("fc", "linear", "classifier", "head")
 RENAMED_PARTS = {"shortcut": "downsample"}
 LISTED = 8
 LONGEST_NAME = 100
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """Which weights a network was given."""
-
-    weights: Weights
-    left_out: tuple[str, ...]
-    """Names of the classifier, where it was of other classes and stayed as it was."""
 
 
 @dataclass(frozen=True)
@@ -39,32 +29,47 @@ class _Fit:
     """No real numbers, not finite, or a variance below 0."""
 
 
-def load_weights(network: nn.Module, path: Path, *, other_classes: bool = False) -> Loaded:
+def load_weights(network: nn.Module, weights: Weights, *, other_classes: bool = False) -> tuple[str, ...]:
     """Give `network` the weights and running statistics of a state dictionary in torchvision's or the CIFAR layout.
 
     With `other_classes`, a classifier of another number of classes is left out: that of the network stays as it is.
+    Returns the names of what was left out.
 
-    Raises `ValueError` when the file cannot be read, and when a name is missing, too many, of another shape, or has
-    numbers that are not finite; it lists them, and the network stays as it was.
+    Raises `ValueError` when a name is missing, too many, of another shape, or has numbers that are not finite; it
+    lists them, and the network stays as it was.
     """
-    weights = read_weights(path)
     expected = network.state_dict()
     classifier = _classifier(network)
     tensors = _renamed(weights.tensors, expected, classifier)
     left_out: tuple[str, ...] = ()
     if classifier and (theirs := _other_classes(tensors, expected, classifier)) is not None:
         if not other_classes:
+            ours = len(expected[f"{classifier}.weight"])
             raise ValueError(
-                f"{path} tells {theirs} classes apart, and the network {len(expected[f'{classifier}.weight'])}: "
-                f"give {theirs} class names"
+                f"{weights.path} tells {theirs} classes apart, and the network {ours}: give {theirs} class names"
             )
         left_out = tuple(name for name in expected if name.startswith(f"{classifier}."))
         tensors = {name: tensor for name, tensor in tensors.items() if name not in left_out}
         expected = {name: tensor for name, tensor in expected.items() if name not in left_out}
     if wrong := _describe(_compare(tensors, expected)):
-        raise ValueError(f"{path} does not fit the network: {wrong}: name the architecture and options it is of")
+        raise ValueError(
+            f"{weights.path} does not fit the network: {wrong}: name the architecture and options it is of"
+        )
     network.load_state_dict(tensors, strict=False)
-    return Loaded(weights, left_out)
+    return left_out
+
+
+def count_classes(network: nn.Module, weights: Weights) -> int:
+    """How many classes weights of `network`, whatever its own classes, tell apart; raises `ValueError` if none do."""
+    expected, classifier = network.state_dict(), _classifier(network)
+    name = f"{classifier}.weight"
+    tensor = _renamed(weights.tensors, expected, classifier).get(name)
+    if tensor is None or tensor.ndim != 2:
+        raise ValueError(
+            f"{weights.path} has no matrix {name}, whose rows are the classes: name the architecture and options it is "
+            "of, and give --classes"
+        )
+    return len(tensor)
 
 
 def _classifier(network: nn.Module) -> str | None:

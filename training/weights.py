@@ -41,6 +41,8 @@ BESIDE = {"n_averaged", "mean", "scale"}
 class Weights:
     """What a file holds: tensors by name, without the names of wrappers."""
 
+    path: Path
+    """Of the file."""
     tensors: Mapping[str, Tensor]
     digest: str
     """SHA-256 of the file."""
@@ -63,7 +65,7 @@ def read_weights(path: Path) -> Weights:
         raise ValueError(f"{path} has {size:,} bytes, at most {MAX_BYTES:,} are read: keep the weights alone in it")
     content = path.read_bytes()
     entry, tensors = _unwrapped(read(content, path), path)
-    return Weights(_without_prefixes(tensors), hashlib.sha256(content).hexdigest(), entry)
+    return Weights(path, _without_prefixes(tensors), hashlib.sha256(content).hexdigest(), entry)
 
 
 def _read_pickled(content: bytes, path: Path) -> Any:

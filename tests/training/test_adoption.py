@@ -2,24 +2,30 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
-from models.manifest import Origin
+from models.manifest import Origin, Preprocessing
 from models.repository import ModelRepository
 from tests.models import graphs
+from tests.training.conftest import command as run
 from tests.training.layouts import CifarLayout, ImageNetLayout, trained
+from tests.training.small import unsettle
 from training.adoption import adopt, load_images
 from training.commands.adopt import adopt as command
-from training.data.classes import CLASS_NAMES, Classes, find_classes, read_classes
+from training.commands.parts import Parts
+from training.data.classes import CLASS_NAMES, Classes, find_classes, number_classes, read_classes
 from training.data.inputs import PRESETS, InputConfig
-from training.resnet.network import NetworkConfig
+from training.resnet.network import NetworkConfig, build_network
+from training.weights import read_weights
 
 CLASSES = Classes(CLASS_NAMES["cifar10"])
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -50,7 +56,7 @@ def test_the_graph_gives_the_logits_of_the_layout(
     torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in published.state_dict().items()}}, path)
     repository = ModelRepository(tmp_path / "shelf")
     inputs = InputConfig(mean=MEAN, std=STD, image_size=size)
-    done = adopt(repository, "mine", path, NetworkConfig(architecture), inputs, CLASSES)
+    done = adopt(repository, "mine", read_weights(path), NetworkConfig(architecture), inputs, CLASSES)
     assert (done.version, done.metrics, done.half) == (1, None, None)
     bundle = repository.open("mine")
     pixels = np.random.default_rng(1).integers(0, 256, (3, 3, size, size)).astype(np.float32)
@@ -145,9 +151,62 @@ class TestRefusals:
         assert "holds no image" in self.refusal(cifar_weights, tmp_path, data_dir=tmp_path / "images")
         assert "does not exist" in self.refusal(cifar_weights, tmp_path, data_dir=tmp_path / "nothing")
 
-    def test_class_names_that_nobody_gave(self, cifar_weights: Path, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="--classes is missing"):
-            command(InputConfig(preset="imagenet"), "resnet8", cifar_weights, "mine", repository=tmp_path / "shelf")
+    def test_classes_beyond_number(self, cifar_weights: Path, tmp_path: Path) -> None:
+        """What only looks large takes no memory before it is refused."""
+        state = torch.load(cifar_weights, weights_only=True)
+        torch.save(state | {"linear.weight": torch.zeros(1).expand(1 << 40, 64)}, tmp_path / "weights.pth")
+        with pytest.raises(ValueError, match="1,099,511,627,776 classes are not allowed"):
+            command(InputConfig(preset="imagenet"), "resnet8", tmp_path / "weights.pth", "mine")
+        state.pop("linear.weight")
+        torch.save(state, tmp_path / "weights.pth")
+        with pytest.raises(ValueError, match=r"has no matrix linear\.weight, whose rows are the classes"):
+            command(InputConfig(preset="imagenet"), "resnet8", tmp_path / "weights.pth", "mine")
+
+
+def test_classes_that_nobody_named_are_numbered(
+    cifar_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(InputConfig(preset="imagenet", image_size=32), "resnet8", cifar_weights, "mine", repository=tmp_path)
+    assert ModelRepository(tmp_path).open("mine").manifest.class_names == tuple("0123456789")
+    assert "its 10 classes are numbered: give --classes to name them" in capsys.readouterr().out
+
+
+def test_weights_of_other_parts_and_named_classes_on_the_command_line(tmp_path: Path) -> None:
+    """As `train` names parts, so does `import`; the pre-processing is that which was given."""
+    parts = Parts(
+        "elu", {"alpha": 0.5}, "full_preactivation", "constant_scaling", {"branch": 0.7}, "fixup", "attention"
+    )
+    network = build_network(parts.network("resnet8", 3, 3))
+    unsettle(network)
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    given = (
+        "import --architecture resnet8 --weights weights.safetensors --name mine --classes cat,dog,fish --mean 0.4 "
+        "--std 0.2 --image-size 24 --resize 28 --interpolation bicubic --activation elu "
+        "--activation-parameters alpha 0.5 --arrangement full_preactivation --shortcut constant_scaling "
+        "--shortcut-parameters branch 0.7 "
+        "--normaliser fixup --head attention --repository shelf"
+    )
+    done = run(*given.split(), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    bundle = ModelRepository(tmp_path / "shelf").open("mine")
+    manifest = bundle.manifest
+    assert manifest.class_names == ("cat", "dog", "fish")
+    assert manifest.preprocessing == Preprocessing(channels=3, height=24, width=24, resize=28, interpolation="bicubic")
+    assert [spec.name for spec in manifest.outputs] == ["logits", "attention"]
+    assert manifest.origin is not None
+    assert manifest.origin.model_dump(exclude={"file", "sha256", "entry", "parameters"}) == {
+        "architecture": "resnet8", "activation": "elu", "activation_parameters": {"alpha": 0.5},
+        "arrangement": "full_preactivation", "shortcut": "constant_scaling", "shortcut_parameters": {"branch": 0.7},
+        "normaliser": "fixup", "head": "attention",
+    }  # fmt: skip
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 3, 24, 24)).astype(np.float32)
+    with torch.no_grad():
+        expected = network.eval()(torch.from_numpy((pixels / 255 - 0.4) / 0.2).float()).numpy()
+    actual = graphs.run(onnx.load_from_string(bundle.graph), pixels)["logits"]
+    assert np.abs(actual - expected).max() <= 1e-4
+    other = replace(parts, head="birnn")
+    with pytest.raises(ValueError, match=r"missing: reader\.cells\.weight_ih_l0"):
+        command(InputConfig("cifar10"), "resnet8", tmp_path / "weights.safetensors", "mine", other, "a,b,c")
 
 
 class TestClasses:
@@ -160,6 +219,13 @@ class TestClasses:
         # In any order of its keys.
         path.write_text(json.dumps({"1": ["n02", "crane"], "0": ["n01", "crane"]}))
         assert read_classes(path) == Classes(("crane", "crane"), ("n01", "n02"))
+
+    def test_names_with_commas_between_them(self) -> None:
+        assert find_classes("tabby cat, dog") == Classes(("tabby cat", "dog"))
+        with pytest.raises(ValueError, match="--classes has a class without a printable name"):
+            find_classes("cat,,dog")
+        with pytest.raises(ValueError, match="0 classes are not allowed: a classifier has 2 to"):
+            number_classes(0)
 
     def test_folders_are_named_after_ids_or_names(self) -> None:
         classes = Classes(("crane", "crane", "cat"), ("n01", "n02", "n03"))

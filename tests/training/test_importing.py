@@ -1,10 +1,5 @@
 """Published state dictionaries: layouts that were written down independently give the logits that they give there."""
 
-import argparse
-import pickle
-import re
-import struct
-import zipfile
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -16,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.training.layouts import CifarLayout, ImageNetLayout, trained
-from training import weights
 from training.importing import load_weights
 from training.resnet.network import NetworkConfig, build_network
+from training.weights import read_weights
 
 Layout = Callable[[], nn.Module]
 
@@ -73,7 +68,7 @@ def test_logits_are_those_of_the_published_layout(name: str, tmp_path: Path) -> 
     published = trained(layout(), size)
     torch.save(published.state_dict(), tmp_path / "weights.pth")
     ours = build_network(NetworkConfig(name, classes=classes))
-    load_weights(ours, tmp_path / "weights.pth")
+    load_weights(ours, read_weights(tmp_path / "weights.pth"))
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected, actual = published(images), ours.eval()(images)
@@ -135,9 +130,9 @@ def test_what_is_wrapped_around_weights_is_taken_off(wrapper: str, tmp_path: Pat
     entry, wrap = WRAPPERS[wrapper]
     torch.save(wrap(small()), tmp_path / "weights.th")
     ours = network()
-    loaded = load_weights(ours, tmp_path / "weights.th")
-    assert loaded.weights.entry == entry
-    assert loaded.left_out == ()
+    given = read_weights(tmp_path / "weights.th")
+    assert load_weights(ours, given) == ()
+    assert given.entry == entry
     for name, tensor in ours.state_dict().items():
         if "num_batches" not in name:
             expected = small()[name]
@@ -150,7 +145,7 @@ def test_older_files_are_read(tmp_path: Path) -> None:
     safetensors.torch.save_file(small(), tmp_path / "new.safetensors")
     for file in ("old.th", "new.safetensors"):
         ours = network()
-        load_weights(ours, tmp_path / file)
+        load_weights(ours, read_weights(tmp_path / file))
         assert torch.equal(ours.state_dict()["linear.weight"], small()["linear.weight"])
 
 
@@ -159,21 +154,21 @@ class TestFineTuning:
         torch.save(small(), tmp_path / "weights.pth")
         ours = network(classes=3)
         before = ours.state_dict()["linear.weight"].clone()
-        loaded = load_weights(ours, tmp_path / "weights.pth", other_classes=True)
-        assert loaded.left_out == ("linear.weight", "linear.bias")
+        left_out = load_weights(ours, read_weights(tmp_path / "weights.pth"), other_classes=True)
+        assert left_out == ("linear.weight", "linear.bias")
         assert torch.equal(ours.state_dict()["linear.weight"], before)
         assert torch.equal(ours.state_dict()["conv1.weight"], small()["conv1.weight"])
 
     def test_one_of_the_same_classes_is_taken(self, tmp_path: Path) -> None:
         torch.save(small(), tmp_path / "weights.pth")
         ours = network()
-        assert load_weights(ours, tmp_path / "weights.pth", other_classes=True).left_out == ()
+        assert load_weights(ours, read_weights(tmp_path / "weights.pth"), other_classes=True) == ()
         assert torch.equal(ours.state_dict()["linear.weight"], small()["linear.weight"])
 
     def test_it_is_refused_where_it_was_not_asked_for(self, tmp_path: Path) -> None:
         torch.save(small(), tmp_path / "weights.pth")
         with pytest.raises(ValueError, match="tells 10 classes apart, and the network 3: give 10 class names"):
-            load_weights(network(classes=3), tmp_path / "weights.pth")
+            load_weights(network(classes=3), read_weights(tmp_path / "weights.pth"))
 
 
 def refusal(stored: Any, tmp_path: Path) -> str:
@@ -182,7 +177,7 @@ def refusal(stored: Any, tmp_path: Path) -> str:
     ours = network()
     before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
     with pytest.raises(ValueError, match=r"weights\.pth") as refused:
-        load_weights(ours, tmp_path / "weights.pth")
+        load_weights(ours, read_weights(tmp_path / "weights.pth"))
     assert all(torch.equal(tensor, before[name]) for name, tensor in ours.state_dict().items())
     return str(refused.value)
 
@@ -231,110 +226,3 @@ class TestWhatDoesNotFit:
     def test_a_tensor_that_only_looks_large_is_refused_by_its_shape(self, tmp_path: Path) -> None:
         huge = torch.zeros(1).expand(1 << 40)
         assert f"conv1.weight ({1 << 40}, expected" in refusal(small() | {"conv1.weight": huge}, tmp_path)
-
-
-class RanError(Exception):
-    """Raised where a file runs code."""
-
-
-def run() -> None:
-    raise RanError
-
-
-class Malicious:
-    def __reduce__(self) -> Any:
-        return run, ()
-
-
-class TestWhatIsNoCheckpoint:
-    @pytest.mark.parametrize(
-        "stored",
-        [
-            pytest.param({"state_dict": {}, "x": Malicious()}, id="a function"),
-            pytest.param({"state_dict": {}, "args": argparse.Namespace(lr=0.1)}, id="arguments"),
-            pytest.param(CifarLayout(1), id="a whole module"),
-        ],
-    )
-    @pytest.mark.parametrize("zipped", [True, False])
-    def test_code_is_never_run(self, stored: Any, zipped: bool, tmp_path: Path) -> None:
-        path = tmp_path / "weights.pth"
-        torch.save(stored, path, _use_new_zipfile_serialization=zipped)
-        with pytest.raises(
-            ValueError, match=r"wants to run code \(\S+\), which is never done: where you trust it, save"
-        ):
-            load_weights(network(), path)
-
-    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-    def test_torchscript(self, tmp_path: Path) -> None:
-        torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "weights.pt"))
-        with pytest.raises(ValueError, match=r"wants to run code \(TorchScript\)"):
-            load_weights(network(), tmp_path / "weights.pt")
-
-    @pytest.mark.parametrize(
-        ("content", "suffix"),
-        [
-            (b"", ".pth"),
-            (b"<html>not found</html>", ".pth"),
-            (pickle.dumps([1, 2]), ".pth"),
-            (b"PK\x05\x06" + bytes(18), ".pth"),
-            (b"", ".safetensors"),
-            (b"<html>not found</html>", ".safetensors"),
-            (struct.pack("<Q", 1 << 60) + b"{}", ".safetensors"),
-            (struct.pack("<Q", 2) + b"[]", ".safetensors"),
-        ],
-    )
-    def test_other_files(self, content: bytes, suffix: str, tmp_path: Path) -> None:
-        path = tmp_path / f"weights{suffix}"
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"cannot be read as (weights|safetensors) \(.*or damaged"):
-            load_weights(network(), path)
-
-    @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-    def test_cut_off_and_damaged(self, suffix: str, tmp_path: Path) -> None:
-        path = tmp_path / f"weights{suffix}"
-        (torch.save if suffix == ".pth" else safetensors.torch.save_file)(small(), path)
-        content = path.read_bytes()
-        path.write_bytes(content[:-1000])
-        with pytest.raises(ValueError, match="or damaged"):
-            load_weights(network(), path)
-        if suffix == ".pth":
-            path.write_bytes(content.replace(content[50000:50020], bytes(20)))
-            with pytest.raises(ValueError, match="or damaged"):
-                load_weights(network(), path)
-
-    def test_archives_that_unpack_to_more_than_is_allowed(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(weights, "MAX_BYTES", 1 << 20)
-        torch.save(small(), tmp_path / "weights.pth")
-        with (
-            zipfile.ZipFile(tmp_path / "weights.pth") as given,
-            zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
-        ):
-            for entry in given.namelist():
-                bomb.writestr(entry, given.read(entry))
-            bomb.writestr("more", bytes(2 << 20))
-        assert (tmp_path / "bomb.pth").stat().st_size < 1 << 20
-        with pytest.raises(ValueError, match="cannot be read as weights"):
-            load_weights(network(), tmp_path / "bomb.pth")
-
-    def test_files_too_large(self, tmp_path: Path) -> None:
-        path = tmp_path / "weights.pth"
-        with path.open("wb") as file:
-            file.truncate(weights.MAX_BYTES + 1)  # sparse: takes no room
-        with pytest.raises(ValueError, match=r"has 4,294,967,297 bytes, at most 4,294,967,296 are read"):
-            load_weights(network(), path)
-
-    def test_missing_files_and_unknown_kinds(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=re.escape(f"no file of weights at {tmp_path}: give a state dictionary")):
-            load_weights(network(), tmp_path)
-        (tmp_path / "weights.h5").touch()
-        with pytest.raises(ValueError, match="is of no known kind: give a state dictionary"):
-            load_weights(network(), tmp_path / "weights.h5")
-
-    def test_no_tensors(self, tmp_path: Path) -> None:
-        assert "holds no tensors by name (a list has none)" in refusal([1, 2], tmp_path)
-        assert "holds no tensors by name (its entry 'state_dict' has none)" in refusal({"state_dict": {}}, tmp_path)
-        loop: dict[str, Any] = {}
-        loop["model"] = loop
-        assert "holds no tensors by name" in refusal(loop, tmp_path)

@@ -1,5 +1,4 @@
-"""Residual networks against the papers: sizes, shapes and names; their function is in test_network_function.py and
-test_network_parts.py."""
+"""Residual networks against the papers: sizes, shapes and names; their function is in test_network_function.py."""
 
 import re
 from dataclasses import replace
@@ -134,34 +133,38 @@ def test_name_counts_the_layers(network: str) -> None:
 
 
 EXPANSIONS = {
-    "basic": 1, "bottleneck": 4, "bottleneck_a": 4,
+    "basic": 1, "quartered": 1, "bottleneck": 4, "bottleneck_a": 4,
 }  # fmt: skip
 
 
+SIZES = [(1, 1), (2, 2), (4, 4), (5, 7), (33, 47), (64, 48), (197, 224), (224, 224)]
+
+
 @pytest.mark.parametrize("network", VARIANTS)
-def test_stages_halve_the_image_and_logits_have_one_column_a_class(network: str) -> None:
-    variant, size = VARIANTS[network], (64, 48)
+def test_stages_halve_images_of_any_size_and_logits_have_one_column_a_class(network: str) -> None:
+    variant = VARIANTS[network]
     module = shallow(network, usual(network), classes=7).eval()
-    sizes: dict[str, tuple[int, ...]] = {}
+    sizes: dict[str, list[int]] = {}
     for name, child in module.named_children():
-        child.register_forward_hook(lambda _m, _i, out, name=name: sizes.update({name: tuple(out.shape)}))
-    logits = module(torch.empty(3, 3, *size, device="meta"))
-    assert logits.shape == (3, 7)
-    # The stem of the ImageNet family has made a quarter of the image already.
-    first = 1 if variant.image == 32 else 4
-    # What leaves a reversible stage is a pair: test_reversible.py.
-    for number, width in enumerate(variant.widths if variant.stage != "reversible" else ()):
-        _, channels, *rest = sizes[f"layer{number + 1}"]
-        assert rest == [-(-side // (first * 2**number)) for side in size]
-        if variant.stage != "dense":
-            assert channels == width * EXPANSIONS[variant.branch]
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 7), (33, 47)])
-@pytest.mark.parametrize("network", KINDS)
-def test_odd_images_leave_a_pixel(network: str, size: tuple[int, int]) -> None:
-    module = shallow(network, "original").eval()
-    assert module(torch.empty(2, 3, *size, device="meta")).shape == (2, 10)
+        child.register_forward_hook(lambda _m, _i, out, name=name: sizes.update({name: list(out.shape[1:])}))
+    for size in SIZES:
+        images = torch.empty(3, 3, *size, device="meta")
+        halves = 2 ** (len(variant.depths) - 1)
+        cut = variant.shortcut == "space_to_depth" and any(side % halves for side in size)
+        if min(size) < variant.smallest or cut:
+            with pytest.raises(ValueError, match=r"are too small|cannot be cut into squares"):
+                module(images)
+            continue
+        assert module(images).shape == (3, 7)
+        # The stem of the ImageNet family has made a quarter of the image already.
+        first = 1 if variant.image == 32 else 4
+        for number, width in enumerate(variant.widths):
+            channels, *rest = sizes[f"layer{number + 1}"]
+            side = first * 2**number
+            # Padded convolutions round up, the averages of dense networks down.
+            assert rest == [each // side if variant.stage == "dense" else -(-each // side) for each in size]
+            if variant.stage != "dense":
+                assert channels == width * EXPANSIONS[variant.branch] * variant.streams
 
 
 @pytest.mark.parametrize(("size", "fine"), [((4, 4), True), ((5, 9), True), ((3, 8), False), ((8, 1), False)])
@@ -179,77 +182,6 @@ def test_images_too_small_are_refused(size: tuple[int, int], fine: bool) -> None
 def test_images_of_any_number_of_channels(channels: int) -> None:
     network = build_network(NetworkConfig("resnet8", channels=channels)).eval()
     assert network(torch.zeros(2, channels, 8, 8)).shape == (2, 10)
-
-
-def norm_keys(name: str) -> set[str]:
-    return {f"{name}.{part}" for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
-
-
-def published_keys(depths: tuple[int, ...], convolutions: int, head: str, projected: set[str]) -> set[str]:
-    """Names of torchvision's ResNet, which the common CIFAR implementations share but for the head."""
-    keys = {"conv1.weight", f"{head}.weight", f"{head}.bias"} | norm_keys("bn1")
-    for stage, depth in enumerate(depths, 1):
-        for block in (f"layer{stage}.{index}" for index in range(depth)):
-            for index in range(1, convolutions + 1):
-                keys |= {f"{block}.conv{index}.weight"} | norm_keys(f"{block}.bn{index}")
-            if block in projected:
-                keys |= {f"{block}.downsample.0.weight"} | norm_keys(f"{block}.downsample.1")
-    return keys
-
-
-@pytest.mark.parametrize(
-    ("network", "depths", "convolutions", "head", "projected"),
-    [
-        ("resnet18", (2, 2, 2, 2), 2, "fc", {"layer2.0", "layer3.0", "layer4.0"}),
-        ("resnet50", (3, 4, 6, 3), 3, "fc", {"layer1.0", "layer2.0", "layer3.0", "layer4.0"}),
-        ("wide_resnet50_2", (3, 4, 6, 3), 3, "fc", {"layer1.0", "layer2.0", "layer3.0", "layer4.0"}),
-        ("resnext50_32x4d", (3, 4, 6, 3), 3, "fc", {"layer1.0", "layer2.0", "layer3.0", "layer4.0"}),
-        ("resnet20", (3, 3, 3), 2, "linear", set()),
-        ("plain20", (3, 3, 3), 2, "linear", set()),
-        ("plain34", (3, 4, 6, 3), 2, "fc", set()),
-        ("resnet56", (9, 9, 9), 2, "linear", set()),
-    ],
-)
-def test_state_has_the_names_of_published_checkpoints(
-    network: str, depths: tuple[int, ...], convolutions: int, head: str, projected: set[str]
-) -> None:
-    assert set(on_paper(network).state_dict()) == published_keys(depths, convolutions, head, projected)
-
-
-def test_tweaked_networks_have_the_names_of_published_checkpoints() -> None:
-    """timm's resnet50d and seresnet50."""
-    plain, tweaked = (set(on_paper(network).state_dict()) for network in ("resnet50", "resnet50d"))
-    stem = {"conv1.0.weight", "conv1.3.weight", "conv1.6.weight"} | norm_keys("conv1.1") | norm_keys("conv1.4")
-    around = {key for key in plain if "downsample" in key}
-    # The pooling is first.
-    moved = {re.sub(r"downsample\.(\d)", lambda number: f"downsample.{int(number[1]) + 1}", key) for key in around}
-    assert tweaked == (plain - around - {"conv1.weight"}) | stem | moved
-    gates = {f"se.{part}.{kind}" for part in ("fc1", "fc2") for kind in ("weight", "bias")}
-    blocks = {key.rpartition(".conv1")[0] for key in plain if re.fullmatch(r"layer.*\.conv1\.weight", key)}
-    squeezed = set(on_paper("se_resnet50").state_dict())
-    assert squeezed == plain | {f"{block}.{gate}" for block in blocks for gate in gates}
-
-
-@pytest.mark.parametrize(
-    ("network", "name", "shape"),
-    [
-        # Shapes of torchvision's weights.
-        ("resnext50_32x4d", "layer1.0.conv2.weight", (128, 4, 3, 3)),
-        ("resnext50_32x4d", "layer4.2.conv2.weight", (1024, 32, 3, 3)),
-        ("resnext101_32x8d", "layer1.0.conv2.weight", (256, 8, 3, 3)),
-        ("wide_resnet50_2", "layer1.0.conv2.weight", (128, 128, 3, 3)),
-        ("wide_resnet50_2", "layer4.2.conv3.weight", (2048, 1024, 1, 1)),
-        # Hu 2018: a reduction of 16.
-        ("se_resnet50", "layer1.0.se.fc1.weight", (16, 256, 1, 1)),
-        # Zagoruyko 2016, table 1.
-        ("wrn_28_10", "conv1.weight", (16, 3, 3, 3)),
-        ("wrn_28_10", "layer1.0.downsample.0.weight", (160, 16, 1, 1)),
-        # Xie 2017: 8 groups of 64 channels.
-        ("resnext29_8x64d", "layer1.0.conv2.weight", (512, 64, 3, 3)),
-    ],
-)
-def test_published_shapes_of_weights(network: str, name: str, shape: tuple[int, ...]) -> None:
-    assert tuple(on_paper(network).state_dict()[name].shape) == shape
 
 
 def test_where_bottlenecks_shrink() -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from tests.training.layouts import trained
 from training.importing import load_weights
 from training.resnet.network import NetworkConfig, build_network
+from training.weights import read_weights
 
 pytestmark = pytest.mark.others
 
@@ -43,7 +44,7 @@ def check(name: str, other: nn.Module, tmp_path: Path) -> None:
     published = trained(other, SIZE)
     torch.save(published.state_dict(), tmp_path / "weights.pth")
     ours = build_network(NetworkConfig(name, classes=10))
-    load_weights(ours, tmp_path / "weights.pth")
+    load_weights(ours, read_weights(tmp_path / "weights.pth"))
     images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected, actual = published(images), ours.eval()(images)

@@ -30,10 +30,22 @@ class Classes:
 
 
 def find_classes(given: str) -> Classes:
-    """The classes of a key of `CLASS_NAMES`, or of a file; raises `ValueError` for what is neither."""
+    """The classes of a key of `CLASS_NAMES`, of a file, or named here with commas between them.
+
+    Raises `ValueError` for what is none of these.
+    """
     if given in CLASS_NAMES:
         return Classes(CLASS_NAMES[given])
+    if "," in given and not Path(given).exists():
+        return _checked(Classes(tuple(name.strip() for name in given.split(","))), "--classes")
     return read_classes(Path(given))
+
+
+def number_classes(count: int) -> Classes:
+    """Classes that nobody named: "0", "1", …"""
+    if not 2 <= count <= MAX_CLASSES:
+        raise ValueError(f"{count:,} classes are not allowed: a classifier has 2 to {MAX_CLASSES:,}")
+    return Classes(tuple(map(str, range(count))))
 
 
 def read_classes(path: Path) -> Classes:
@@ -42,7 +54,10 @@ def read_classes(path: Path) -> Classes:
     Raises `ValueError` for a file that is missing, too large or none of these.
     """
     if not path.is_file():
-        raise ValueError(f"no file of class names at {path}: give one, or one of {', '.join(CLASS_NAMES)}")
+        raise ValueError(
+            f"no file of class names at {path}: give one, or one of {', '.join(CLASS_NAMES)}, or names with commas "
+            "between them"
+        )
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes: class names have at most {MAX_BYTES:,}")
     try:
@@ -52,11 +67,15 @@ def read_classes(path: Path) -> Classes:
         raise ValueError(
             f"{path} holds no class names ({error}): give one a line, a JSON list, or {{index: [id, name]}}"
         ) from error
+    return _checked(classes, str(path))
+
+
+def _checked(classes: Classes, where: str) -> Classes:
     for labels in (classes.names, classes.ids):
         if not all(label.strip() and label.isprintable() for label in labels):
-            raise ValueError(f"{path} has a class without a printable name: give every class one")
+            raise ValueError(f"{where} has a class without a printable name: give every class one")
     if len(classes.names) < 2:
-        raise ValueError(f"{path} has {len(classes.names)} class names: a classifier has at least 2")
+        raise ValueError(f"{where} has {len(classes.names)} class names: a classifier has at least 2")
     return classes
 
 

@@ -14,6 +14,7 @@ from training.initialisers.entry import Initialiser
 from training.initialisers.lsuv import lsuv
 from training.initialisers.orthogonal import delta_orthogonal, orthogonal
 from training.initialisers.variance import fan_in, fan_mean, fan_out, fixed, he_of, scaled, zeros
+from training.weights import read_weights
 
 GAIN = {"gain": math.sqrt(2.0)}
 
@@ -79,4 +80,4 @@ def initialise(
         raise ValueError(f"initialiser {key!r} reads no file of weights: choose initialiser 'pretrained' for {weights}")
     entry.function(network, images, entry.parameters)
     if weights is not None:
-        load_weights(network, weights, other_classes=True)
+        load_weights(network, read_weights(weights), other_classes=True)
