@@ -20,13 +20,14 @@ from training.data import digits
 from training.publication import restore_classifier
 from training.resnet.block import ResidualBlock
 from training.resnet.reversible import features, invert
-from training.resnet.variants import VARIANTS, Variant, grouped, revnet, squeezed
+from training.resnet.variants import VARIANTS, Variant, grouped, irevnet, revnet, squeezed
 from training.run import Run, RunConfig
 
 DATA = digits.load()
 PIXELS = DATA.held_out.pixels[:4]
 # What has a name only in the sizes that were published.
 SMALL: dict[str, Variant] = {
+    "irevnet10": irevnet(10),
     "revnet14": revnet(14, (8, 8, 8)),
     "se_resnext": squeezed(
         grouped(Variant("cifar", "bottleneck", (1, 1), (16, 32), "projection", "linear"), groups=2, group_width=4)
@@ -34,7 +35,7 @@ SMALL: dict[str, Variant] = {
 }
 # By name: network, head, and images a step.
 MODELS: dict[str, tuple[str, str, int]] = {
-    "irevnet-attention": ("irevnet19", "attention", 256),
+    "irevnet-attention": ("irevnet10", "attention", 128),
     "revnet": ("revnet14", "linear", 128),
     "dense-gru": ("densenet_bc_10_4", "birnn_gru", 128),
     "grouped-se-lstm": ("se_resnext", "deep_birnn", 128),
