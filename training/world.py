@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class World:
         synchronise(model, device)
         devices = [device.index] if device.type == "cuda" else None
         # Buffers are equal in all processes: batch statistics are those of the whole batch.
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(model, device_ids=devices, forward_sync_buffers=False)
 
 
 ALONE = World()
@@ -100,6 +101,8 @@ def joined(device: torch.device) -> Iterator[World]:
         yield ALONE
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
+    # A convolution of one channel has strides of either kind, which costs nothing.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     distributed.init_process_group(backend, timeout=PATIENCE)
     try:
         yield World(distributed.get_rank(), size)
