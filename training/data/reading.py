@@ -17,13 +17,15 @@ from PIL import Image, UnidentifiedImageError
 
 from models.card import SkippedImage
 from models.manifest import Preprocessing
-from models.preprocessing import FORMATS, image_to_pixels
+from models.preprocessing import FORMATS, image_to_pixels, resized_size
 from training.data.images import DataSet, LabelledImages, check_classes
 from training.data.listing import Listing, Sample
 
 IN_MEMORY_BYTES = 2 << 30
 CHUNK = 256
 """Images that are decoded at a time: what is held beside the result."""
+MAX_PIXELS = 1 << 27
+"""After resizing; of larger ones before it Pillow says no."""
 SHOWN = 20
 
 Advance = Callable[[int, int], None]
@@ -131,6 +133,11 @@ def _attempt(sample: Sample, preprocessing: Preprocessing) -> _Decoded | str:
     try:
         with _open(sample) as image:
             size = image.size
+            width, height = resized_size(size, preprocessing)
+            if width * height > MAX_PIXELS:
+                raise ValueError(
+                    f"{size[0]}×{size[1]} pixels would have {width}×{height} after resizing: too elongated"
+                )
             return _Decoded(image_to_pixels(image, preprocessing), size)
     except UnidentifiedImageError:
         return f"it is no whole file of format {', '.join(FORMATS)}"
