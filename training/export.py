@@ -3,7 +3,7 @@
 import copy
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,12 @@ from training.activations.catalogue import find_activation
 from training.activations.entry import ActivationModule
 from training.classifier import PixelClassifier
 from training.published import LOGITS, PublishedClassifier
+from training.repetition import RepetitionError, Run, find_runs, lengthen, shortened
 from training.resnet.recurrent import BidirectionalReader
+from training.simplification import simplify
 from training.sites import NETWORK, find_blocks, find_sites, module_path
+
+logger = logging.getLogger("reslens")
 
 INPUT = "images"
 OUTPUT = LOGITS
@@ -136,7 +140,24 @@ def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 
 def _trace(published: PublishedClassifier, image_shape: tuple[int, int, int]) -> onnx.ModelProto:
-    with warnings.catch_warnings():
+    runs = find_runs(published)
+    try:
+        program = _program(published, image_shape, runs)
+    except RepetitionError as error:
+        logger.info("every block is traced, which takes long for a deep network: %s", error)
+        program = _program(published, image_shape, [])
+    simplify(program.model)
+    model: onnx.ModelProto = program.model_proto
+    model.ir_version = IR_VERSION
+    model.producer_name = "reslens"
+    return model
+
+
+def _program(
+    published: PublishedClassifier, image_shape: tuple[int, int, int], runs: Sequence[Run]
+) -> torch.onnx.ONNXProgram:
+    """The whole network, not optimised yet; of blocks that are alike a few are traced, and repeated."""
+    with warnings.catch_warnings(), shortened(published, runs):
         # The exporter warns about its own internals and logs that torchvision is absent, which it does not need; what
         # matters about the graph is checked below.
         warnings.simplefilter("ignore")
@@ -149,14 +170,12 @@ def _trace(published: PublishedClassifier, image_shape: tuple[int, int, int]) ->
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             opset_version=STANDARD_OPSET,
             dynamo=True,
-            optimize=True,
+            optimize=False,
             verbose=False,
         )
     assert program is not None
-    model: onnx.ModelProto = program.model_proto
-    model.ir_version = IR_VERSION
-    model.producer_name = "reslens"
-    return model
+    lengthen(program.model.graph, published, runs)
+    return program
 
 
 def _name_after_modules(graph: onnx.GraphProto) -> None:

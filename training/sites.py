@@ -9,6 +9,7 @@ import torch
 
 from models.manifest import ActivationSite, BlockEnd
 from models.opset import DOMAIN
+from models.sites.names import SCOPES
 from training.activations.entry import Activation, ActivationModule
 from training.activations.meaning import normal_moments
 from training.resnet.block import ResidualBlock
@@ -20,11 +21,16 @@ NETWORK = "network."
 def module_path(node: onnx.NodeProto) -> str:
     """Path of the innermost module that the node was traced in, without the wrapper's own name."""
     for entry in node.metadata_props:
-        if entry.key == "pkg.torch.onnx.name_scopes":
+        if entry.key == SCOPES:
             # The last scope is the operation itself.
-            path: str = ast.literal_eval(entry.value)[-2]
-            return path.removeprefix(NETWORK.rstrip(".")).removeprefix(".")
+            return scopes(entry.value)[-2].removeprefix(NETWORK.rstrip(".")).removeprefix(".")
     return ""
+
+
+def scopes(text: str) -> list[str]:
+    """Paths of the modules a node was traced in, outermost first, then the operation: as the exporter writes them."""
+    paths: list[str] = ast.literal_eval(text) if text else []
+    return paths
 
 
 def find_sites(

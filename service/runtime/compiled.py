@@ -94,17 +94,22 @@ def _result_columns(manifest: ModelManifest) -> dict[str, slice]:
 
 def _tensor_table(taps: Mapping[str, Tap], columns: Mapping[str, slice], manifest: ModelManifest) -> NDArray[np.void]:
     """One row of `TENSOR` a site, and one a block that ends in no site's tensor; as for a batch of one."""
-    blocks = list(enumerate(manifest.blocks))
+    ends: dict[str, list[tuple[int, BlockEnd]]] = {}
+    for index, block in enumerate(manifest.blocks):
+        ends.setdefault(block.output, []).append((index, block))
+    starts = {
+        output: {name: columns[output].start + own.start for name, own in layout.site_columns(output, manifest).items()}
+        for output in layout.SITE_OUTPUTS
+    }
     rows = []
     for site in manifest.sites:
-        row = _row(taps[site.tensor]) | _site_fields(site, columns, manifest)
+        row = _row(taps[site.tensor]) | _site_fields(site, starts)
         # A block that ends here is read along with it.
-        end = next((entry for entry in blocks if entry[1].output == site.tensor), None)
-        if end is not None:
-            blocks.remove(end)
-            row |= _block_fields(*end, taps, columns)
+        if ending := ends.get(site.tensor):
+            row |= _block_fields(*ending.pop(0), taps, columns)
         rows.append(row)
-    rows += [_row(taps[block.output]) | _block_fields(index, block, taps, columns) for index, block in blocks]
+    left = sorted((entry for entries in ends.values() for entry in entries), key=lambda entry: entry[0])
+    rows += [_row(taps[block.output]) | _block_fields(index, block, taps, columns) for index, block in left]
     return np.array([tuple(row[name] for name in TENSOR.fields or ()) for row in rows], TENSOR)
 
 
@@ -121,12 +126,11 @@ def _row(tap: Tap) -> dict[str, float]:
     }
 
 
-def _site_fields(site: ActivationSite, columns: Mapping[str, slice], manifest: ModelManifest) -> dict[str, float]:
-    fields: dict[str, float] = {}
-    for output in layout.SITE_OUTPUTS:
-        own = layout.site_columns(output, manifest)
-        if site.name in own:
-            fields[output.removeprefix("statistics.")] = columns[output].start + own[site.name].start
+def _site_fields(site: ActivationSite, starts: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
+    """`starts`: the first column of each output, for each site that has it."""
+    fields: dict[str, float] = {
+        output.removeprefix("statistics."): own[site.name] for output, own in starts.items() if site.name in own
+    }
     region = site.saturation
     if region is None:
         return fields
