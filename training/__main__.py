@@ -17,8 +17,10 @@ from training.commands.data import data
 from training.commands.networks import networks
 from training.commands.publish import publish
 from training.commands.refresh import refresh
+from training.commands.retrain import retrain
 from training.commands.study import study
 from training.commands.train import train
+from training.commands.watch import watch
 from training.outcomes import Failure, StoppedError, exit_code
 from training.recipes.catalogue import recipe_of
 
@@ -27,6 +29,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "publish": publish,
     "import": adopt,
     "refresh": refresh,
+    "retrain": retrain,
+    "watch": watch,
     "data": data,
     "activations": activations,
     "networks": networks,
@@ -40,7 +44,11 @@ def main() -> None:
     who = f"process {os.environ['RANK']}: " if "RANK" in os.environ else ""
     try:
         # Defaults are those of the recipe, in the help too.
-        commands = COMMANDS | {"train": partial(train, recipe=recipe_of(sys.argv[1:]))}
+        tuned = recipe_of(sys.argv[1:], "fine_tune")
+        commands = COMMANDS | {
+            "train": partial(train, recipe=recipe_of(sys.argv[1:])),
+            "retrain": partial(retrain, recipe=tuned),
+        }
         tyro.extras.subcommand_cli_from_dict(commands, prog="python -m training", config=(tyro.conf.OmitArgPrefixes,))
     except StoppedError as stopped:
         print(f"{who}{stopped}", file=sys.stderr)

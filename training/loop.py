@@ -1,7 +1,7 @@
 """The training loop: from a configuration and images to averaged weights, resumable after every step."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,11 @@ class Trainer:
     def averaged(self) -> AveragedModel:
         """The weights that are evaluated and published."""
         return self.averaging.average
+
+    def begin_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Take weights, with running statistics and the normalisation of the pixels, for those of the first step."""
+        self.model.load_state_dict(weights)
+        self.averaged.module.load_state_dict(weights)
 
     def train(self, checkpoint: Path, bar: Bar) -> None:
         """Run the epochs that are left, saving a checkpoint after each, and in between as `saving` says.

@@ -11,7 +11,7 @@ class Recipe:
     """SGD with momentum on a warmed cosine schedule, with weight averaging (He 2015, brought up to date)."""
 
     recipe: str = "quick"
-    """Named recipe that all numbers come from which are not given: quick, he2015, modern or speedrun."""
+    """Named recipe that all numbers come from which are not given: quick, he2015, modern, speedrun or fine_tune."""
     epochs: int = 20
     """Passes over the training images."""
     iterations: int = 0

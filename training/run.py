@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from models.manifest import TrainingRecord
 from training.checkpoint import Saving, previous
@@ -107,13 +108,17 @@ class Run:
         saving: Saving = Saving(),  # noqa: B008  (frozen)
         world: World = ALONE,
         watches: Sequence[Watch] = (),
+        start: Mapping[str, Tensor] | None = None,
     ) -> Trainer:
         """Train to the last epoch, from the newest checkpoint if there is one, and write the record.
 
-        Of several processes the first one alone writes and shows progress. Raises what `Trainer.train` raises.
+        Without one it begins with the weights `start` of the whole classifier, if given, else as the recipe says. Of
+        several processes the first one alone writes and shows progress. Raises what `Trainer.train` raises.
         """
         # First what may be refused: a run that cannot be built leaves no folder behind.
         trainer = Trainer(self.config.network, self.config.recipe, data, device, world)
+        if start is not None:
+            trainer.begin_from(start)
         trainer.saving = saving
         trainer.watches.extend(watches)
         if world.first:

@@ -87,11 +87,14 @@ class DataConfig:
         return replace(self, data_dir=folder, classes=names)
 
 
-def load_data(config: DataConfig) -> DataSet:
-    """Load what `config` names; raises `ValueError` for an unknown source or images that cannot be read."""
+def load_data(config: DataConfig, preprocessing: Preprocessing | None = None) -> DataSet:
+    """Load what `config` names, pre-processed as it says, or as `preprocessing` does where the source leaves a choice.
+
+    Raises `ValueError` for an unknown source or images that cannot be read.
+    """
     if config.data not in SOURCES:
         raise ValueError(f"unknown data source {config.data!r}; choose from {', '.join(SOURCES)}")
-    data = SOURCES[config.data](config)
+    data = SOURCES[config.data](config, preprocessing)
     if config.mirrored is not None:
         data = replace(data, mirrored=config.mirrored)
     if config.class_weights is None:
@@ -99,18 +102,18 @@ def load_data(config: DataConfig) -> DataSet:
     return replace(data, class_weights=class_weights(config.class_weights, data.training.labels, data.class_names))
 
 
-def _load_digits(config: DataConfig) -> DataSet:
+def _load_digits(config: DataConfig, _: Preprocessing | None) -> DataSet:
     return digits.load(config.held_out_share)
 
 
-def _load_listed(config: DataConfig, find: Callable[[DataConfig, Bar], Listing]) -> DataSet:
+def _load_listed(
+    config: DataConfig, preprocessing: Preprocessing | None, find: Callable[[DataConfig, Bar], Listing]
+) -> DataSet:
     with progress_bar("reading images") as bar:
         listing = find(config, bar).called(config.data_name)
         size = config.image_size or listing.side or DEFAULT_IMAGE_SIZE
-        preprocessing = Preprocessing(
-            channels=listing.channels, height=size, width=size, resize=size, interpolation="bilinear"
-        )
-        return read(listing, preprocessing, config.skip_corrupt, bar.advance)
+        usual = Preprocessing(channels=listing.channels, height=size, width=size, resize=size, interpolation="bilinear")
+        return read(listing, preprocessing or usual, config.skip_corrupt, bar.advance)
 
 
 def _folder(config: DataConfig, _: Bar) -> Listing:
@@ -145,7 +148,7 @@ SPLIT = frozenset({"held_out_share"})
 PLACED = frozenset({"data_dir", "data_name", "image_size"})
 OWN = SPLIT | PLACED | {"classes", "skip_corrupt"}
 
-SOURCES: dict[str, Callable[[DataConfig], DataSet]] = {
+SOURCES: dict[str, Callable[[DataConfig, Preprocessing | None], DataSet]] = {
     "digits": _load_digits,
     "folder": partial(_load_listed, find=_folder),
     "npz": partial(_load_listed, find=_npz),
