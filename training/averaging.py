@@ -34,10 +34,13 @@ class Averaging:
         """Take in the weights of an epoch, after the share `done` of training."""
         if self.kind == "ema":
             return
-        if self.kind == "none" or done <= self.start:
-            # The first one is copied.
+        last_alone = self.kind == "none" or done <= self.start
+        if last_alone:
             self.average.n_averaged.zero_()
+        # The first one is copied.
         self.average.update_parameters(model)
+        if last_alone:
+            self.average.n_averaged.zero_()
 
     def catch_up(self, model: nn.Module) -> None:
         """Within an epoch: the last weights, where those are what is kept."""
