@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.checkpoint import load_checkpoint, save_checkpoint
@@ -19,11 +19,13 @@ from training.data.augmentation import augment
 from training.data.images import DataSet, channel_moments
 from training.data.mixing import mix
 from training.evaluation import Evaluation, evaluate
+from training.groups import parameter_groups
 from training.initialisers import initialise
 from training.progress import Bar
 from training.recipe import Recipe
 from training.regularisers.rate import set_progress
 from training.resnet.network import NetworkConfig, build_network
+from training.resnet.normalisers import NORMALISERS
 from training.schedule import warmed_cosine
 
 INITIAL_IMAGES = 128
@@ -47,8 +49,10 @@ class Trainer:
         # A last batch of a single image is left out: batch normalisation cannot use it.
         self.steps_per_epoch = (len(data.training) + recipe.batch_size - 2) // recipe.batch_size
         self.averaged = _averaged(self.model, recipe.averaging_epochs * self.steps_per_epoch)
+        groups = parameter_groups(network, recipe.weight_decay, NORMALISERS[config.normaliser].learning_share)
+        self.shares = [group.share for group in groups]
         self.optimiser = torch.optim.SGD(
-            _parameter_groups(network, recipe.weight_decay),
+            [{"params": group.parameters, "weight_decay": group.weight_decay} for group in groups],
             lr=recipe.learning_rate,
             momentum=recipe.momentum,
             nesterov=True,
@@ -163,8 +167,8 @@ class Trainer:
         steps = self.recipe.epochs * self.steps_per_epoch
         warmup = int(self.recipe.warmup_epochs * self.steps_per_epoch)
         rate = warmed_cosine(step, steps, min(warmup, steps - 1), self.recipe.learning_rate)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        for group, share in zip(self.optimiser.param_groups, self.shares, strict=True):
+            group["lr"] = share * rate
 
     @torch.inference_mode()
     def _predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -173,14 +177,6 @@ class Trainer:
             self.averaged(torch.from_numpy(pixels).to(self.device).float()).float().cpu().numpy()
         )
         return logits
-
-
-def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights of convolutions and linear layers decay; norms, biases and learned slopes, of whatever shape, do not."""
-    weights = {module.weight for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
-    decayed = [parameter for parameter in network.parameters() if parameter in weights]
-    others = [parameter for parameter in network.parameters() if parameter not in weights]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 def _averaged(model: PixelClassifier, steps: float) -> AveragedModel:

@@ -18,7 +18,7 @@ class Recipe:
     momentum: float = 0.9
     """Nesterov momentum."""
     weight_decay: float = 5e-4
-    """On weights of convolutions and linear layers only; norms, biases and learned slopes have none."""
+    """On weights of convolutions, linear layers, recurrent cells and attention; see `training.groups`."""
     warmup_epochs: float = 1.0
     """Linear rise to the peak."""
     label_smoothing: float = 0.1

@@ -113,6 +113,8 @@ class ModelSummary(Answer):
     classes: int
     accuracy: float | None
     """On held-out images; what they are is in the manifest's metrics."""
+    attention: bool
+    """Whether it can say where it looked, which `attention=true` asks `classify` for."""
     versions: list[VersionState]
     labels: dict[str, int]
     """Names of versions, which can be named instead of them."""

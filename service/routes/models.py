@@ -61,6 +61,7 @@ def _summary(here: Context, model: LoadedModel, states: list[State]) -> ModelSum
         precision=model.precision,
         classes=len(manifest.class_names),
         accuracy=manifest.metrics.accuracy if manifest.metrics else None,
+        attention=manifest.attention is not None,
         versions=[
             VersionState(version=state.version, loaded=state.state == "READY", reason=state.reason)
             for state in states

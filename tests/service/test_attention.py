@@ -1,5 +1,6 @@
 """Attention in the service: what is refused, what it costs who does not ask, and the picture against its formula."""
 
+from base64 import b64decode
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +21,7 @@ from service.runtime.model import LoadedModel, Tensors
 from service.runtime.observation import run
 from service.runtime.provider import CPU
 from tests import bundles
+from tests.service.conftest import png, serving
 
 SHAPE = (-1, bundles.SIZE, bundles.SIZE)
 LOGITS = TensorSpec(name="logits", datatype="FP32", shape=(-1, len(bundles.LABELS)))
@@ -110,6 +112,25 @@ def test_a_picture_is_the_grey_image_reddened_by_the_weights(channels: int, heig
     heat = heat_by_hand(weights / weights.max(), *drawn.shape[:2])[..., None] * STRONGEST
     grey = pixels[0].repeat(scale, 0).repeat(scale, 1)[..., None]
     assert np.abs(drawn - (grey * (1 - heat) + np.array(HOT) * heat)).max() <= 3
+
+
+def test_of_a_wide_photo_the_picture_shows_what_the_network_saw(tmp_path: Path) -> None:
+    """The middle of it: pre-processing cuts the sides off."""
+    outputs = (LOGITS, TensorSpec(name=ATTENTION, datatype="FP32", shape=SHAPE))
+    bundles.publish(tmp_path, graph=attending(), outputs=outputs)
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 8, 16), np.uint8)
+    url = "/v1/models/tiny/classify?attention=true"
+    with serving(tmp_path) as client:
+        wide, middle, left = (
+            client.post(url, content=png(pixels[:, :, columns])).json()["images"][0]["attention"]
+            for columns in (slice(None), slice(4, 12), slice(0, 8))
+        )
+    assert wide == middle != left
+    drawn = np.asarray(Image.open(BytesIO(b64decode(wide["heat_map"].partition(",")[2])))).astype(np.float64)
+    weights = np.array(wide["weights"])
+    grey = np.asarray(Image.fromarray(pixels[:, :, 4:12].transpose(1, 2, 0)).convert("L"))
+    heat = STRONGEST * weights[0, -1] / weights.max()
+    assert np.abs(drawn[0, -1] - ((1 - heat) * grey[0, -1] + heat * np.array(HOT))).max() <= 2
 
 
 def test_a_tensor_is_turned_back_into_its_pixels() -> None:

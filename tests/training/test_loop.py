@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.training.small import SilentBar, problem
-from training.activations.catalogue import ACTIVATIONS
-from training.activations.rectifiers import ReluActivation
 from training.data.images import DataSet
 from training.loop import Trainer
 from training.recipe import Recipe
@@ -153,31 +151,6 @@ def test_steps_are_nesterov_sgd_on_a_warmed_cosine(tmp_path: Path) -> None:
             torch.testing.assert_close(
                 after, expected, rtol=1e-5, atol=1e-6, msg=lambda m, n=name, s=step: f"{n} {s}: {m}"
             )
-
-
-def test_norms_biases_and_slopes_do_not_decay() -> None:
-    run = trainer(Recipe(weight_decay=0.25))
-    decays = {id(p): group["weight_decay"] for group in run.optimiser.param_groups for p in group["params"]}
-    by_name = {name: decays[id(parameter)] for name, parameter in run.model.named_parameters()}
-    assert by_name == {name: 0.25 if (".conv" in name or name.endswith("linear.weight")) else 0.0 for name in by_name}
-    assert by_name["network.act1.weight"] == 0.0
-    assert by_name["network.layer1.0.conv1.weight"] == 0.25
-
-
-def test_slopes_of_any_shape_do_not_decay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An activation of another package may keep one slope a channel as C×1×1."""
-
-    class Sloped(ReluActivation):
-        def __init__(self, channels: int) -> None:
-            super().__init__(channels)
-            self.slope = nn.Parameter(torch.ones(channels, 1, 1))
-
-    monkeypatch.setitem(ACTIVATIONS, "sloped", replace(ACTIVATIONS["relu"], module=Sloped))
-    run = trainer(Recipe(weight_decay=0.25), network=replace(NETWORK, activation="sloped"))
-    decays = {id(p): group["weight_decay"] for group in run.optimiser.param_groups for p in group["params"]}
-    by_name = {name: decays[id(parameter)] for name, parameter in run.model.named_parameters()}
-    assert by_name["network.act1.slope"] == 0.0
-    assert by_name["network.linear.weight"] == 0.25
 
 
 @pytest.mark.parametrize("averaging_epochs", [0.0, 0.5, 2.0])

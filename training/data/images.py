@@ -33,6 +33,8 @@ class DataSet:
     preprocessing: Preprocessing
     mirrored: bool
     """Whether a mirrored image keeps its class: true of photographs, false of digits."""
+    class_weights: tuple[float, ...] | None = None
+    """Factors of the loss by class, their mean over the training images 1; None where all count alike."""
 
 
 def channel_moments(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -68,6 +68,8 @@ class Normaliser:
     """Whether anything stands where the arrangement has a normalisation."""
     silent: bool = False
     """Whether branches put out 0 before the first step."""
+    learning_share: float = 1.0
+    """Of the learning rate, with which its scalars learn."""
 
 
 NORMALISERS: dict[str, Normaliser] = {
@@ -76,9 +78,11 @@ NORMALISERS: dict[str, Normaliser] = {
     # Nothing at all; biases in its stead, as networks had them before there was normalisation.
     "none": Normaliser(_identity, _identity, biased=True, centres=False),
     # Zhang 2019, Fixup: a scalar bias before each convolution, activation and linear layer, a scalar multiplier in each
-    # branch. With the initialiser of the same name branches put out 0 at first. Theirs takes a tenth of the learning
-    # rate for the scalars; here they have that of the weights.
-    "fixup": Normaliser(_scalar_bias, _identity, before=_scalar_bias, behind={"scale": _one}, silent=True),
+    # branch, all of which learn at a tenth of the learning rate. With the initialiser of the same name branches put out
+    # 0 at first.
+    "fixup": Normaliser(
+        _scalar_bias, _identity, before=_scalar_bias, behind={"scale": _one}, silent=True, learning_share=0.1
+    ),
     # De & Smith 2020, SkipInit: y = shortcut + α·branch with a learned α, 0 at first.
     "skipinit": Normaliser(_identity, _identity, ends={"scale": _zero}, biased=True, centres=False, silent=True),
 }
