@@ -12,11 +12,11 @@ OPENING = """<!-- Written by `make docs` from benchmarks/results/family-digits.j
 
 Every row of the catalogues in [networks.md](networks.md), trained for real: {network} on the handwritten digits of
 scikit-learn (1,437 images of 8×8 to train on, 360 held out), {epochs} epochs of the default recipe, and what the row
-names in place of its default. Errors are in per cent of the averaged weights, mean (least–most) over seeds 0, 1 and 2. The
-networks of seed 0 were exported and published (**parity**: the largest difference of a logit from PyTorch's, over its own
-size where that is above 1), then served by one process and asked for an image with `statistics=layers` (**layers**: how
-many the answer tells of, all figures finite). So few epochs of so small images say what works and what fails, not which of two good
-parts is better: a difference of less than a per cent is a difference of seeds.
+names in place of its default. Errors are in per cent of the averaged weights, mean (least–most) over seeds 0, 1, 2.
+The networks of seed 0 were exported and published (**parity**: the largest difference of a logit from PyTorch's),
+then served by one process and asked for an image with `statistics=layers` (**layers**: how many the answer tells of,
+all figures finite). So few epochs of so small images say what works and what fails, not which of two good parts is
+better: a difference of less than a per cent is one of seeds.
 
 ```sh
 python -m benchmarks.family --folder DIR    # resumable; then `make docs`

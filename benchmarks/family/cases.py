@@ -13,8 +13,9 @@ from training.resnet.normalisers import NORMALISERS
 
 DEFAULT = "resnet8"
 
-# What needs a smaller step than 0.1 somewhere is compared at this one.
-CAUTIOUS: dict[str, Any] = {"learning_rate": 0.02}
+# Branches that start from 0 take longer until they do something.
+PATIENT: dict[str, Any] = {"epochs": 20}
+CAUTIOUS: dict[str, Any] = {"epochs": 20, "learning_rate": 0.02}
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,13 @@ def cases() -> Iterator[Case]:
     yield _case("shortcut", "exclusive_gating, bias 0", shortcut="exclusive_gating", shortcut_parameters={"bias": 0.0})
     yield from (_case("head", key, head=key) for key in HEADS)
     for key in NORMALISERS:
-        yield _case("normaliser", key, recipe=CAUTIOUS | _beginning(key), normaliser=key)
+        yield _case("normaliser", key, recipe=PATIENT | _beginning(key), normaliser=key)
     for key in INITIALISERS:
         # Fixup's initialiser knows no other normaliser.
-        normaliser = "fixup" if key == "fixup" else "batch"
-        yield _case("initialiser", key, recipe=CAUTIOUS | {"initialiser": key}, normaliser=normaliser)
+        if key == "fixup":
+            yield _case("initialiser", key, recipe=PATIENT | {"initialiser": key}, normaliser=key)
+        else:
+            yield _case("initialiser", key, recipe={"initialiser": key})
     yield from (_case("regulariser", name, regularisers=rates) for name, rates in REGULARISERS.items())
     yield from (_case("regulariser", name, recipe=recipe) for name, recipe in RECIPES.items())
     yield from (_case("depth", name, name) for name in DEPTHS)
