@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,8 @@ os.environ["RESLENS_ANNOUNCE_SECONDS"] = "0"
 # Tests send nothing anywhere.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+TESTS = Path(__file__).parent
+
 
 def _cuda_devices() -> int:
     """Devices that the CUDA driver finds; 0 where there is no driver."""
@@ -29,7 +32,15 @@ def _cuda_devices() -> int:
     return count.value if found else 0
 
 
+# Here real processes are started, called and killed, while the machine does other work too. What fails is run once
+# more, and the summary tells of it: what fails twice is no accident.
+PROCESSES = ("service", "end_to_end")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(TESTS).parts[0] in PROCESSES:
+            item.add_marker(pytest.mark.flaky(reruns=1))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and not _cuda_devices():
         for item in marked:
