@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from models.manifest import Preprocessing
-from models.preprocessing import pixels_to_tensor
+from models.preprocessing import image_to_pixels, pixels_to_tensor
 from service.images import PixelBudget, decode
 from tests.service.test_odd_images import READABLE, REFUSED
 from tests.training.conftest import ROOT
@@ -97,6 +97,24 @@ def test_arrays_are_read_as_images_of_that_content(tmp_path: Path) -> None:
         np.testing.assert_array_equal(seen, decode(buffer.getvalue(), COLOUR, PixelBudget(10**6)))
     assert data.sizes is not None
     assert data.sizes.tolist() == [[50, 40]] * 3
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (24, 24, 3), (24, 24, 4), (25, 24, 3)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_arrays_of_the_right_size_take_a_short_way_to_the_same_pixels(
+    shape: tuple[int, ...], channels: int, tmp_path: Path
+) -> None:
+    preprocessing = COLOUR.model_copy(update={"channels": channels, "resize": 24})
+    pixels = np.random.default_rng(0).integers(0, 256, (50, *shape), np.uint8)
+    samples = [Sample(f"image {index}", image) for index, image in enumerate(pixels)]
+    labels = np.arange(50) % 2
+    data = read(
+        Listing("a", "b", tmp_path, samples, labels, labels == 2, ("x", "y"), True), preprocessing, 0, every_class=False
+    )
+    expected = np.stack([image_to_pixels(Image.fromarray(image), preprocessing) for image in pixels])
+    np.testing.assert_array_equal(data.training.pixels, expected)
+    assert data.sizes is not None
+    assert data.sizes.tolist() == [[shape[1], shape[0]]] * 50
 
 
 def corrupt_folder(folder: Path, bad: int) -> Path:

@@ -24,6 +24,8 @@ from training.data.listing import Listing, Sample
 IN_MEMORY_BYTES = 2 << 30
 CHUNK = 256
 """Images that are decoded at a time: what is held beside the result."""
+GROUP = 16
+"""Images of one task: small ones take less time than a task does."""
 MAX_PIXELS = 1 << 27
 """After resizing; of larger ones before it Pillow says no."""
 SHOWN = 20
@@ -126,10 +128,14 @@ def _decode(samples: Iterable[Sample], preprocessing: Preprocessing) -> Iterator
     left = iter(samples)
     with ThreadPoolExecutor() as pool:
         while chunk := list(islice(left, CHUNK)):
-            yield from zip(chunk, pool.map(lambda sample: _attempt(sample, preprocessing), chunk), strict=True)
+            groups = [chunk[start : start + GROUP] for start in range(0, len(chunk), GROUP)]
+            for done in pool.map(lambda group: [(sample, _attempt(sample, preprocessing)) for sample in group], groups):
+                yield from done
 
 
 def _attempt(sample: Sample, preprocessing: Preprocessing) -> _Decoded | str:
+    if isinstance(sample.content, np.ndarray) and (done := _finished(sample.content, preprocessing)):
+        return done
     try:
         with _open(sample) as image:
             size = image.size
@@ -145,6 +151,15 @@ def _attempt(sample: Sample, preprocessing: Preprocessing) -> _Decoded | str:
     except Exception as error:
         said = error.strerror if isinstance(error, OSError) else None
         return said or str(error) or type(error).__name__
+
+
+def _finished(image: NDArray[np.uint8], preprocessing: Preprocessing) -> _Decoded | None:
+    """Pixels that pre-processing would leave as they are, without a way there and back; None for all others."""
+    grey = preprocessing.channels == 1
+    height, width = preprocessing.height, preprocessing.width
+    if image.shape != ((height, width) if grey else (height, width, 3)) or preprocessing.resize != min(height, width):
+        return None
+    return _Decoded(image[None] if grey else image.transpose(2, 0, 1), (width, height))
 
 
 def _open(sample: Sample) -> Image.Image:
