@@ -103,7 +103,7 @@ def drift_of(client: httpx.Client) -> tuple[int, int, list[Any]]:
 
 def test_drift_is_found_learned_tried_and_gone(tmp_path: Path) -> None:
     shelf = shelf_of_digits(tmp_path / "shelf")
-    write_inverted(tmp_path / "inverted")
+    write_inverted(tmp_path / "inverted", training=960)
     key, line = new_key("retraining")
     port = free_port()
     settings = {

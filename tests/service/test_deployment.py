@@ -55,6 +55,21 @@ def test_manifests_are_what_kubernetes_expects(file: Path) -> None:
         check(document | {"spec": document["spec"] | {"replica": 2}})
 
 
+def test_the_job_that_retrains_is_what_kubernetes_expects() -> None:
+    document = read("retrain/cronjob.yaml")
+    check(document)
+    with pytest.raises(kubernetes_validate.ValidationError):
+        check(document | {"spec": document["spec"] | {"schedules": "0 2 * * *"}})
+    template = document["spec"]["jobTemplate"]["spec"]["template"]
+    # It is let in, asks the service by its name, and has volumes for what it mounts.
+    allowed = read("kubernetes/network.yaml")["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"]
+    assert allowed.items() <= template["metadata"]["labels"].items()
+    (container,) = template["spec"]["containers"]
+    assert f"--url=http://{read('kubernetes/service.yaml')['metadata']['name']}" in container["args"]
+    volumes = {volume["name"] for volume in template["spec"]["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+
+
 def test_every_manifest_is_applied() -> None:
     assert sorted(read("kubernetes/kustomization.yaml")["resources"]) == [file.name for file in KUBERNETES]
 
