@@ -1,10 +1,14 @@
 """Named recipes, the command line that chooses one, and the page that lists them."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 
 import pytest
 
+from docs.recipe_table import recipe_table
+from tests.training.conftest import ROOT
+from training.checkpoint import Saving
 from training.optimisers.catalogue import OPTIMISERS
+from training.outcomes import DivergedError, LostProcessError, UnwritableError
 from training.recipe import Recipe
 from training.recipes.catalogue import RECIPES, recipe_of
 from training.schedule import SCHEDULES
@@ -48,3 +52,15 @@ def test_another_optimiser_brings_its_own_rate() -> None:
     chosen = asdict(recipe_of(["train", "--optimiser", "adamw"]))
     assert chosen == asdict(replace(Recipe(), **expected))  # type: ignore[arg-type]
     assert recipe_of(["train", "--recipe", "speedrun", "--optimiser", "muon"]) == RECIPES["speedrun"]()
+
+
+def test_the_page_shows_every_recipe_and_every_way_to_end() -> None:
+    page = (ROOT / "docs" / "training.md").read_text()
+    assert recipe_table() in page
+    assert all(f"- `{name}`" in page for name in RECIPES)
+    assert all(f"`--{field.name.replace('_', '-')}" in page for field in fields(Saving))
+    failures = {(each.outcome, each.code) for each in (DivergedError, UnwritableError, LostProcessError)}
+    assert all(f"| {code} | `{outcome}` |" in page for outcome, code in failures)
+    assert "| 130, 143 | `stopped` |" in page
+    known = {*OPTIMISERS, *SCHEDULES}
+    assert [name for name in known if f"`{name}`" not in page] == []
