@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class Made:
 
     def at(self, base: str) -> PublishedSet:
         """The same, with its files at another address."""
-        files = self.published.files
+        files: Any = self.published.files
         moved = {
             name: replace(file, url=f"{base}/{file.name}")
             for name, file in vars(files).items()

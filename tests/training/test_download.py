@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pooch
@@ -161,8 +162,9 @@ def test_every_published_set_comes_from_its_server(
     server.files |= made.files
     monkeypatch.setitem(PUBLISHED, made.key, made.at(server.address))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    key: Any = made.key
     for _ in range(2):
-        data = load_data(DataConfig(data=made.key))
+        data = load_data(DataConfig(data=key))
         np.testing.assert_array_equal(data.training.pixels, made.training[0])
         np.testing.assert_array_equal(data.held_out.pixels, made.held_out[0])
         assert data.training.labels.tolist() == made.training[1]

@@ -101,7 +101,7 @@ def test_images_of_many_sizes(tmp_path: Path) -> None:
 
 
 def test_rows_that_cannot_be_read_are_skipped_by_number(tmp_path: Path) -> None:
-    images = [*STRUCTURES]
+    images: list[Any] = [*STRUCTURES]
     images[7], images[11] = {"bytes": b"no image", "path": "7.png"}, {"bytes": None, "path": "elsewhere.png"}
     path = write(tmp_path / "a.parquet", {"image": images, "label": LABELS})
     data = load(path, skip_corrupt=2, held_out_share=0.4)

@@ -6,6 +6,7 @@ import re
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +22,10 @@ from training.data.sources import DataConfig, load_data
 MADE = {made.key: made for made in all_made()}
 
 
-def load(made: Made, folder: Path, monkeypatch: pytest.MonkeyPatch, **options: object) -> DataSet:
+def load(made: Made, folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> DataSet:
     monkeypatch.setitem(PUBLISHED, made.key, made.published)
-    return load_data(DataConfig(data=made.key, data_dir=str(folder), **options))
+    key: Any = made.key
+    return load_data(DataConfig(data=key, data_dir=str(folder), **options))
 
 
 def equal(data: DataSet, made: Made) -> None:
@@ -172,7 +174,7 @@ def test_archives_with_other_content(made: Made, message: str, tmp_path: Path) -
 def with_first(made: Made, content: bytes) -> Made:
     """The first file replaced, and its digest with it."""
     name = next(iter(made.files))
-    files = made.published.files
+    files: Any = made.published.files
     field = next(field for field, value in vars(files).items() if getattr(value, "name", None) == name)
     changed = replace(files, **{field: remote(name, content)})
     return replace(made, published=replace(made.published, files=changed), files=made.files | {name: content})

@@ -4,7 +4,7 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def in_parquet(folder: Path) -> Listing:
 @pytest.mark.parametrize("listed", [in_a_folder, in_parquet])
 @pytest.mark.parametrize("preprocessing", [COLOUR, GREY], ids=["colour", "grey"])
 def test_training_evaluation_baseline_and_service_see_the_same_bits(
-    listed: "type[Listing]", preprocessing: Preprocessing, tmp_path: Path
+    listed: Callable[[Path], Listing], preprocessing: Preprocessing, tmp_path: Path
 ) -> None:
     data = read(listed(tmp_path), preprocessing)
     expected = np.stack([decode(content, preprocessing, PixelBudget(10**8)) for content in FILES.values()] * 2)
