@@ -10,10 +10,10 @@ from training.data.images import digest
 from training.data.sources import DataConfig, load_data
 from training.progress import progress_bar
 from training.studies.baseline import Baseline
-from training.studies.grid import ALL, Grid, choose, divide
+from training.studies.grid import ALL, Grid, choose, choose_rates, divide
 from training.studies.records import Records
 from training.studies.results import Group, gather, results
-from training.studies.study import RunsFailedError, Study
+from training.studies.study import Study
 
 
 def study(
@@ -63,7 +63,7 @@ def study(
         arrangements=choose("arrangements", arrangements),
         initialisers=choose("initialisers", initialisers),
         normalisers=choose("normalisers", normalisers),
-        learning_rates=tuple(dict.fromkeys(learning_rates)),
+        learning_rates=choose_rates(learning_rates),
         epochs=epochs,
         batch_size=batch_size,
         seeds=seeds,
@@ -89,10 +89,9 @@ def study(
     }
     groups = gather(cases, this.found())
     write_report(out, groups, results(groups, against, skipped, about))
-    failed = this.failed()
-    print(f"{len(cases) - len(failed)} of {len(cases)} runs finished; report: {out / 'report.html'}")
-    if failed:
-        raise RunsFailedError(f"{len(failed)} runs failed: the report says why; the same command tries them again")
+    finished = sum(map(records.finished, cases))
+    print(f"{finished} of {len(cases)} runs finished; report: {out / 'report.html'}")
+    this.check()
 
 
 def _reporter() -> Callable[[Path, Sequence[Group], Mapping[str, Any]], None]:

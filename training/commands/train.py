@@ -7,12 +7,14 @@ from typing import Literal
 
 import torch
 
+from training.activations.catalogue import find_activation
 from training.checkpoint import Saving
 from training.commands.data import print_skipped
 from training.commands.parts import Parts
 from training.commands.report import reported
 from training.data.card import LISTED
 from training.data.sources import NEEDS, DataConfig, load_data
+from training.probes.probing import Probing
 from training.recipe import Recipe
 from training.resnet.network import NetworkConfig
 from training.run import Run, RunConfig
@@ -30,6 +32,7 @@ def train(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int | None = None,
     saving: Saving = Saving(),  # noqa: B008  (frozen)
+    probing: Probing = Probing(),  # noqa: B008  (frozen)
     json: Path | None = None,
 ) -> None:
     """Train a network; with no option a small one on digits, in seconds.
@@ -47,6 +50,7 @@ def train(
         device: Where to train; auto takes CUDA where there is one.
         threads: CPU threads; one for each core if not given.
         saving: When.
+        probing: What is read of the layers meanwhile.
         json: File for a report of how it ended, for programs; `-` is standard output.
     """
     with reported(json) as report, joined(choose_device(device)) as world, only_first(world):
@@ -63,7 +67,9 @@ def train(
         asked = RunConfig(config, data, recipe)
         this = Run(run or Path("runs") / _name(asked), asked)
         report["folder"] = str(this.folder)
-        trainer = this.train(loaded, own_device(choose_device(device)), resume, saving, world)
+        activation = find_activation(config.activation, config.activation_parameters)
+        watches = probing.watches(activation, this.folder, print) if world.first else []
+        trainer = this.train(loaded, own_device(choose_device(device)), resume, saving, world, watches)
         result = trainer.evaluate()
         report |= {
             "accuracy": result.accuracy,

@@ -1,6 +1,7 @@
 """Reads activations and gradients where they arise, and keeps nothing of them but a few numbers a layer."""
 
 import copy
+import math
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -80,11 +81,13 @@ def measure(x: Tensor, y: Tensor, intervals: Intervals | None) -> dict[str, Tens
         for low, high in intervals:
             inside |= (x >= low) & (x <= high)
         dead = inside.all(0)
-        found |= {
+        shares = {
             "saturated": inside.float().mean(),
             "dead_units": dead.float().mean(),
             "dead_channels": dead.flatten(1).all(1).float().mean(),
         }
+        # What is no number lies in no interval, which says nothing.
+        found |= {name: torch.where(mean.isfinite(), share, math.nan) for name, share in shares.items()}
     return found
 
 

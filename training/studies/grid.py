@@ -70,6 +70,13 @@ def choose(axis: str, keys: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(keys))
 
 
+def choose_rates(rates: tuple[float, ...]) -> tuple[float, ...]:
+    """Each once; raises `ValueError` for none."""
+    if not rates:
+        raise ValueError("--learning-rates is empty: give at least one")
+    return tuple(dict.fromkeys(rates))
+
+
 def meaningless(case: Case) -> str:
     """Why there is no such run; nothing where there is. What an initialiser needs images for, it says when it runs."""
     config = case.network_config(classes=2, channels=1)

@@ -1,6 +1,5 @@
 """One run of a study, from its first weights to what it learned."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from training.data.images import DataSet
 from training.evaluation import evaluate
 from training.loop import Trainer
 from training.outcomes import DivergedError
+from training.probes.columns import columns, number
 from training.probes.probe import look
 from training.probes.reading import NetworkReading
 from training.progress import Bar
@@ -22,8 +22,6 @@ from training.studies.case import Case
 
 PROBED = 128
 """Images of the training set that layers are read on, the same ones in all runs."""
-DIGITS = 4
-"""Of the figures that are kept of layers."""
 
 Measured = dict[str, Any]
 
@@ -49,9 +47,9 @@ def measure(case: Case, data: DataSet, checkpoint: Path, bar: Bar) -> Measured:
         held_out, training = trainer.evaluate(), evaluate(_prediction(trainer), data.training)
         found |= {
             "accuracy": held_out.accuracy,
-            "loss": _number(held_out.loss),
+            "loss": number(held_out.loss),
             "training_error": 1 - training.accuracy,
-            "training_loss": _number(trainer.history[-1]["loss"]),
+            "training_loss": number(trainer.history[-1]["loss"]),
         }
     found |= {"final": columns(probe(trainer, case)), "seconds": round(trainer.seconds, 1)}
     for file in (checkpoint, previous(checkpoint)):
@@ -66,29 +64,6 @@ def probe(trainer: Trainer, case: Case) -> NetworkReading:
     images = torch.from_numpy(pixels[chosen]).float().to(trainer.device)
     targets = torch.from_numpy(labels[chosen]).to(trainer.device)
     return look(trainer.model, trainer.model.network, find_activation(case.activation), images, targets)
-
-
-def columns(reading: NetworkReading) -> dict[str, Any]:
-    """Lists in the order of depth, short enough to keep thousands; null where there is no number."""
-    layers, weights = reading.layers, reading.weights
-    figures = ("mean", "std", "mean_shift", "saturated", "dead_units", "dead_channels", "rank")
-    learned = {name for layer in layers for name in layer.learned}
-    return {
-        "loss": _number(reading.loss),
-        "layers": [layer.name for layer in layers],
-        **{figure: [_number(getattr(layer, figure)) for layer in layers] for figure in figures},
-        "learned": {name: [_summary(layer.learned.get(name)) for layer in layers] for name in sorted(learned)},
-        "weights": [weight.name for weight in weights],
-        **{name: [_number(getattr(weight, name)) for weight in weights] for name in ("gradient_rms", "weight_rms")},
-    }
-
-
-def _summary(learned: tuple[float, float, float] | None) -> list[float | None] | None:
-    return None if learned is None else [_number(value) for value in learned]
-
-
-def _number(value: float | None) -> float | None:
-    return float(f"{value:.{DIGITS}g}") if value is not None and math.isfinite(value) else None
 
 
 def _prediction(trainer: Trainer) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:

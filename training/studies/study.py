@@ -50,9 +50,11 @@ class Study:
         kept = {case: records.find(case) for case in self.cases}
         return {case: found for case, found in kept.items() if found is not None}
 
-    def failed(self) -> list[Case]:
-        """Runs that came to no end of their own."""
-        return [case for case, found in self.found().items() if "failed" in found]
+    def check(self) -> None:
+        """Raise `RunsFailedError` if a run came to no end of its own."""
+        failed = sum("failed" in found for found in self.found().values())
+        if failed:
+            raise RunsFailedError(f"{failed} runs failed: the report says why; the same command tries them again")
 
 
 def outcome(found: dict[str, Any]) -> str:

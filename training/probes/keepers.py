@@ -1,0 +1,74 @@
+"""Where readings go while a network is trained: a file beside the run, TensorBoard, and the eyes of whoever waits."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from training.probes.columns import OF_LAYERS, OF_WEIGHTS, columns
+from training.probes.reading import NetworkReading
+from training.probes.warnings import new
+from training.watch import Moment
+
+
+class Keeper(Protocol):
+    """Who wants to know."""
+
+    def keep(self, moment: Moment, reading: NetworkReading, found: dict[str, str]) -> None:
+        """One reading, with the warnings that it gives rise to by their kind."""
+
+
+class ProbeFile:
+    """A line of JSON for each reading; where a run was resumed the newest line of a step counts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def keep(self, moment: Moment, reading: NetworkReading, found: dict[str, str]) -> None:
+        line = {"step": moment.step, "epoch": moment.epoch, "learning_rate": moment.learning_rate}
+        with self.path.open("a") as file:
+            file.write(json.dumps({**line, "warnings": list(found.values()), **columns(reading)}) + "\n")
+
+
+class Spoken:
+    """Says each kind of trouble once."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._told: set[str] = set()
+
+    def keep(self, moment: Moment, reading: NetworkReading, found: dict[str, str]) -> None:  # noqa: ARG002
+        for sentence in new(found, self._told):
+            self._say(f"warning: step {moment.step + 1}: {sentence}")
+
+
+class TensorBoard:
+    """Scalars by figure and layer: `gradient_rms/layer1.0.conv1`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises `ValueError` when TensorBoard is not installed."""
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter
+        except ImportError as error:
+            raise ValueError(f"--tensorboard needs it ({error}): pip install 'reslens[tensorboard]'") from error
+        self._writer: Any = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+
+    def keep(self, moment: Moment, reading: NetworkReading, found: dict[str, str]) -> None:
+        for tag, value in scalars(reading).items():
+            self._writer.add_scalar(tag, value, moment.step)
+        for kind, sentence in found.items():
+            self._writer.add_text(f"warnings/{kind}", sentence, moment.step)
+        self._writer.flush()
+
+
+def scalars(reading: NetworkReading) -> dict[str, float]:
+    """Every number of a reading by figure and layer."""
+    kept = columns(reading)
+    found: dict[str, float | None] = {}
+    for names, figures in (("layers", OF_LAYERS), ("weights", OF_WEIGHTS)):
+        for figure in figures:
+            found |= {f"{figure}/{name}": value for name, value in zip(kept[names], kept.get(figure, ()), strict=False)}
+    for parameter, values in kept["learned"].items():
+        for name, summary in zip(kept["layers"], values, strict=True):
+            found[f"learned/{name}.{parameter}"] = summary[0] if summary else None
+    return {tag: value for tag, value in found.items() if value is not None}
