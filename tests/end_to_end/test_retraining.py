@@ -80,7 +80,7 @@ def watching(port: int, folder: Path, key: str, *options: str) -> Iterator[None]
     with (folder / "log").open("w") as log:
         running = subprocess.Popen([*command, "--", *options], cwd=folder, env=environment, stdout=log, stderr=log)
         try:
-            eventually(lambda: re.search("listening", (folder / "log").read_text()), 60)
+            eventually(lambda: re.search("listening", (folder / "log").read_text()), 240)
             yield
         finally:
             running.send_signal(signal.SIGTERM)
@@ -121,13 +121,13 @@ def test_drift_is_found_learned_tried_and_gone(tmp_path: Path) -> None:
     with serving(shelf, bucket_seconds=1, **settings) as client:
         options += ["--url", str(client.base_url)]
         with watching(port, tmp_path, key, *options), Traffic(client) as traffic:
-            eventually(lambda: drift_of(client)[2], 60)
+            eventually(lambda: drift_of(client)[2], 240)
             assert drift_of(client)[0] == VERSION
-            eventually(report.exists, 180)
+            eventually(report.exists, 400)
             told = json.loads(report.read_text())
             assert told["outcome"] == "promoted", (tmp_path / "log").read_text()
             # Enough windows of the new version for a finding to be confirmed, if there were one.
-            eventually(lambda: drift_of(client)[:2] >= (VERSION + 1, 5), 60)
+            eventually(lambda: drift_of(client)[:2] >= (VERSION + 1, 5), 240)
             version, _, drifted = drift_of(client)
         assert (version, drifted) == (VERSION + 1, [])
         labels = client.get("/v1/models/digits/labels").json()["labels"]

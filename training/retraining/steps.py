@@ -124,8 +124,8 @@ def examine(job: Job) -> Result:
     record = TrainingRecord.model_validate({key: stored[key] for key in TrainingRecord.model_fields if key in stored})
     marks = {FINGERPRINT: job.state.done["material"]["fingerprint"], FROM: champion.manifest.version}
     record = record.model_copy(update={"options": record.options | marks})
+    classifier = restore_classifier(job.run, mixed)
     try:
-        classifier = restore_classifier(job.run, mixed)
         parity, baseline = make_candidate(job.folder.candidate, champion, classifier, record, mixed)
     except ValueError as error:
         # It cannot even be asked.

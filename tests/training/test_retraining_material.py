@@ -1,0 +1,76 @@
+"""New and old images, as the champion sees them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.repository import ModelRepository
+from models.shelf import SHIPPED_MODELS
+from tests.training.drifted import DIGITS, inverted, write_inverted
+from training.data.sources import DataConfig
+from training.retraining.material import Material, load_material
+
+MANIFEST = ModelRepository(SHIPPED_MODELS).open("digits").manifest
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    write_inverted(folder, training=200)
+    return folder
+
+
+def test_files_are_read_with_the_pre_processing_of_the_champion(folder: Path) -> None:
+    material = load_material(MANIFEST, DataConfig("folder", str(folder)), DataConfig())
+    new = material.new.held_out
+    expected = {
+        label: np.sort(inverted(DIGITS.held_out.pixels[DIGITS.held_out.labels == label]), 0) for label in (0, 7)
+    }
+    for label, pixels in expected.items():
+        np.testing.assert_array_equal(np.sort(new.pixels[new.labels == label], 0), pixels)
+    assert list(material.held_out) == ["new", "old"]
+    assert material.held_out["old"] is not None
+    # Names of the classes in another order are the same classes.
+    names = tuple(reversed(MANIFEST.class_names))
+    turned = load_material(MANIFEST.model_copy(update={"class_names": names}), DataConfig("folder", str(folder)), None)
+    np.testing.assert_array_equal(turned.new.held_out.labels, 9 - new.labels)
+    assert turned.digest != material.digest
+
+
+@pytest.mark.parametrize(("replay", "old"), [(0.0, 0), (0.5, 100), (1.0, 200), (50.0, 1437)])
+def test_old_images_are_mixed_in(folder: Path, replay: float, old: int) -> None:
+    material = load_material(MANIFEST, DataConfig("folder", str(folder)), DataConfig())
+    mixed = material.mixed(replay, seed=0)
+    assert len(mixed.training) == 200 + old
+    assert len(mixed.held_out) == (720 if old else 360)
+    known = {pixels.tobytes() for pixels in DIGITS.training.pixels}
+    replayed = [pixels.tobytes() for pixels in mixed.training.pixels[200:]]
+    assert set(replayed) <= known
+    # The same ones for the same seed: a job that goes on learns from what it began with.
+    np.testing.assert_array_equal(mixed.training.pixels, material.mixed(replay, seed=0).training.pixels)
+    if 0 < old < 1437:
+        assert not np.array_equal(mixed.training.pixels, material.mixed(replay, seed=1).training.pixels)
+
+
+def test_other_classes_are_another_model(folder: Path) -> None:
+    other = MANIFEST.model_copy(update={"class_names": (*MANIFEST.class_names[:9], "ten")})
+    with pytest.raises(ValueError, match=r"do not have the same classes \(9, ten only in one"):
+        load_material(other, DataConfig("folder", str(folder)), None)
+
+
+def test_weights_of_classes_follow_their_classes() -> None:
+    names = tuple(reversed(MANIFEST.class_names))
+    weighted = DataConfig("digits", class_weights={"0": 5.0})
+    straight = load_material(MANIFEST, weighted, None).new.class_weights
+    turned = load_material(MANIFEST.model_copy(update={"class_names": names}), weighted, None).new.class_weights
+    assert straight is not None
+    assert turned == tuple(reversed(straight))
+
+
+def test_without_old_images_only_new_ones_judge() -> None:
+    material = Material(DIGITS, None)
+    assert list(material.held_out) == ["new"]
+    assert material.mixed(0, 0) is DIGITS
+    assert material.digest != Material(replace(DIGITS, held_out=DIGITS.training), None).digest
