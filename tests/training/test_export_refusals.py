@@ -61,7 +61,7 @@ def entry(module: type[ActivationModule]) -> Activation:
 
 def test_a_wrong_body_is_neither_exported_nor_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ACTIVATIONS, "wrong", entry(WrongBody))
-    monkeypatch.setitem(sources.SOURCES, "digits", lambda _: problem())
+    monkeypatch.setitem(sources.SOURCES, "digits", lambda *_: problem())
     config = RunConfig(
         NetworkConfig("resnet8", "wrong", "original", classes=3, channels=1),
         DataConfig(),

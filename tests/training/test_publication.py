@@ -232,7 +232,7 @@ def test_a_run_whose_images_have_changed_is_not_published(tmp_path: Path, monkey
     Run(tmp_path / "run", config).train(problem(), torch.device("cpu"), resume=False)
     changed = problem()
     changed.training.labels[:2] = changed.training.labels[1::-1]
-    monkeypatch.setitem(sources.SOURCES, "digits", lambda _: changed)
+    monkeypatch.setitem(sources.SOURCES, "digits", lambda *_: changed)
     with pytest.raises(ValueError, match="the images of brightness are not those that the run"):
         publish(tmp_path / "run", ModelRepository(tmp_path / "shelf"), "digits")
     assert not (tmp_path / "shelf").exists()

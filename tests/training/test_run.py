@@ -190,7 +190,7 @@ def test_a_run_is_not_resumed_with_other_parameters_of_the_activation(
 
 def test_parameters_of_the_activation_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sources.SOURCES, "digits", lambda _: problem())
+    monkeypatch.setitem(sources.SOURCES, "digits", lambda *_: problem())
     options = "--activation elu --activation-parameters alpha 0.5 --epochs 1"
     monkeypatch.setattr(sys, "argv", ["training", "train", *options.split()])
     main()
@@ -203,7 +203,7 @@ def test_shortcut_normaliser_and_initialiser_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sources.SOURCES, "digits", lambda _: problem())
+    monkeypatch.setitem(sources.SOURCES, "digits", lambda *_: problem())
     options = (
         "--shortcut exclusive_gating --shortcut-parameters bias -7 --normaliser none --learning-rate 0.01 "
         "--initialiser orthogonal --initialiser-parameters gain 1.25 --epochs 1"
