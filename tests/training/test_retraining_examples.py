@@ -25,8 +25,8 @@ def parsed(arguments: list[str]) -> tuple[str, dict[str, Any]]:
 
     def recording(command: Any) -> Any:
         @functools.wraps(command)
-        def record(*positional: Any, **given: Any) -> None:
-            called.append((command.__name__, given | {"positional": positional}))
+        def record(**given: Any) -> None:
+            called.append((command.__name__, given))
 
         return record
 
@@ -70,9 +70,8 @@ def test_the_command_by_hand_and_that_of_cron(tmp_path: Path) -> None:
 def test_the_receiver_passes_options_of_the_job_on(tmp_path: Path) -> None:
     command, given = parsed(run_script("webhook.sh", tmp_path))
     assert (command, given["name"], given["listen"]) == ("watch", "digits", "127.0.0.1:9000")
-    options = [*given["positional"], *given.get("options", ())]
-    flat = [*options[0]] if options and isinstance(options[0], tuple) else options
-    command, of_job = parsed(["retrain", "--name", "digits", "--found-in", "3", *flat])
+    command, of_job = parsed(["retrain", "--name", "digits", "--found-in", "3", *given["options"]])
+    assert command == "retrain"
     check(of_job, "new images", "old")
     assert of_job["found_in"] == 3
 
