@@ -120,11 +120,14 @@ class _Reach:
 
     def _between(self, source: str, end: str) -> set[int]:
         """The nodes on all ways from one tensor to another."""
-        producer = self._graph.producer.get(source)
+        # Nodes stand behind what they read: those of other blocks need not be looked at.
+        start = self._graph.producer.get(source, -1) + 1
+        stop = self._graph.producer.get(end, -1) + 1
         passed = {source}
         nodes = set()
-        for index, node in enumerate(self._graph.nodes):
-            if self._above[end] >> index & 1 and index != producer and any(name in passed for name in node.input):
+        for index in range(start, stop):
+            node = self._graph.nodes[index]
+            if self._above[end] >> index & 1 and any(name in passed for name in node.input):
                 passed.update(node.output)
                 nodes.add(index)
         return nodes
