@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from training.activations.catalogue import activation_keys
 from training.data.images import digest
@@ -31,6 +33,7 @@ def study(
     baseline: str | None = None,
     title: str | None = None,
     jobs: int = 1,
+    report_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
     """Train every combination of some choices with several seeds, and compare them in one report.
 
@@ -52,6 +55,7 @@ def study(
             `initialiser=fixup` where two lists have it.
         title: Heading of the report; the folder's name if not given.
         jobs: Processes, of one thread each.
+        report_only: Make no run, and report on those that are there.
     """
     if seeds < 1:
         raise ValueError(f"seeds={seeds} is not allowed: use at least 1")
@@ -77,8 +81,12 @@ def study(
     records.prepare(loaded.name, digest(loaded))
     write_report = _reporter()
     this = Study(out, data, cases)
-    with progress_bar("study") as bar:
-        this.run(jobs, bar)
+    if not report_only:
+        with progress_bar("study") as bar:
+            this.run(jobs, bar)
+    made = this.found()
+    if not made:
+        raise ValueError(f"{out} holds no run of this study: leave --report-only out")
     about = {
         "title": title or out.resolve().name,
         "command": _command(grid, data, baseline, seeds),
@@ -87,7 +95,7 @@ def study(
         "asked": len(cases),
         **asdict(grid),
     }
-    groups = gather(cases, this.found())
+    groups = gather(cases, made)
     write_report(out, groups, results(groups, against, skipped, about))
     finished = sum(map(records.finished, cases))
     print(f"{finished} of {len(cases)} runs finished; report: {out / 'report.html'}")

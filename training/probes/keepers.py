@@ -51,7 +51,7 @@ class TensorBoard:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError as error:
             raise ValueError(f"--tensorboard needs it ({error}): pip install 'reslens[tensorboard]'") from error
-        self._writer: Any = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(folder))
 
     def keep(self, moment: Moment, reading: NetworkReading, found: dict[str, str]) -> None:
         for tag, value in scalars(reading).items():

@@ -48,13 +48,13 @@ class Group:
 
 
 def gather(cases: Iterable[Case], runs: Mapping[Case, Run]) -> list[Group]:
-    """Groups in the order of their first case."""
+    """Groups in the order of their first case; without those of which no run was made."""
     found: dict[Case, dict[int, Run]] = {}
     for case in cases:
         of_seeds = found.setdefault(replace(case, seed=0), {})
         if case in runs:
             of_seeds[case.seed] = runs[case]
-    return [Group(case, of_seeds) for case, of_seeds in found.items()]
+    return [Group(case, of_seeds) for case, of_seeds in found.items() if of_seeds]
 
 
 def summarise(groups: Sequence[Group], baseline: Baseline | None) -> list[Row]:
