@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -82,9 +83,10 @@ def present(world: World) -> Iterator[None]:
         # Gloo and NCCL raise many kinds, all of them RuntimeErrors, and say what of in their own words.
         if world.size == 1 or not _lost(error):
             raise
+        # Without the place in Gloo's sources, and without its advice.
+        reason = re.sub(r"^\[[^]]*\] *", "", str(error).splitlines()[0]).split(". ")[0]
         raise LostProcessError(
-            f"process {world.rank} of {world.size} lost another one ({str(error).splitlines()[0][:200]}): "
-            "start the job again with --resume"
+            f"process {world.rank} of {world.size} lost another one ({reason}): start the job again with --resume"
         ) from error
 
 

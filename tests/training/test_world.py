@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.run
 from torch import nn
 
 from tests.training.conftest import ROOT
@@ -122,3 +123,11 @@ def test_synchronised_normalisation_is_that_of_the_whole_batch(tmp_path: Path) -
         torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_the_documented_command_is_one_that_torchrun_takes() -> None:
+    page = (ROOT / "docs" / "training.md").read_text()
+    command = next(line for line in page.splitlines() if line.startswith("torchrun "))
+    found = torch.distributed.run.parse_args(command.split()[1:])  # type: ignore[no-untyped-call]
+    assert (found.module, found.nproc_per_node, found.training_script) == (True, "2", "training")
+    assert found.training_script_args == ["train", "--run", "runs/two", "--resume"]
