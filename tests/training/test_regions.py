@@ -100,7 +100,7 @@ class TestRegions:
         assert torch.equal(one[0] == 0, other[0] == 0)
         torch.testing.assert_close(one[0], other[0])
 
-    @pytest.mark.parametrize("size", [0, -1, 2.5])
+    @pytest.mark.parametrize("size", [0, -1, 2.5, float("inf"), float("nan")])
     def test_impossible_sizes(self, size: float) -> None:
         for module in (lambda: DropBlock(Rate(0.1, constant), size), lambda: Disout(Rate(0.1, constant), size, 1.0)):
             with pytest.raises(ValueError, match=r"(dropblock|disout)\.size=.* is not allowed: use a whole number"):

@@ -1,5 +1,7 @@
 """Square regions of feature maps, drawn at random."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +12,7 @@ SIZE = 7.0
 
 def check_size(name: str, size: float) -> int:
     """`size` as a whole number; raises `ValueError` if it is none, or below 1."""
-    if size < 1 or size != int(size):
+    if not 1 <= size < math.inf or size != int(size):
         raise ValueError(f"{name}={size:g} is not allowed: use a whole number, 1 or more")
     return int(size)
 

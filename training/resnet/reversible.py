@@ -37,6 +37,9 @@ class ReversibleStage(nn.Sequential):
             a, b = couple(block, a, b)
         if recomputed:
             parameters = [p for block in recomputed for p in block.parameters() if p.requires_grad]
+            # Sums in half precision would lose what the inverse is to find again.
+            wide = torch.promote_types(x.dtype, torch.float32)
+            a, b = a.to(wide), b.to(wide)
             a, b = _Recomputed.apply(recomputed, a, b, *parameters)  # type: ignore[no-untyped-call]
         return torch.cat([a, b], dim=1)
 
@@ -147,7 +150,7 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, blocks: Sequence[ResidualBlock], a: Tensor, b: Tensor, *parameters: Tensor) -> Streams:
-        ctx.blocks, ctx.parameters, ctx.draws = blocks, parameters, []
+        ctx.blocks, ctx.parameters, ctx.draws, ctx.precision = blocks, parameters, [], _autocast_of(b)
         for block in blocks:
             ctx.draws.append(_random_state(b))
             a, b = couple(block, a, b)
@@ -161,14 +164,19 @@ class _Recomputed(torch.autograd.Function):
         found: dict[Tensor, Tensor] = {}
         for block, draws in zip(reversed(ctx.blocks), reversed(ctx.draws), strict=True):
             b = _unlift(block, p).detach().requires_grad_()
-            with _as_before(block, draws, b), torch.enable_grad():
+            with _as_before(block, draws, b), torch.enable_grad(), torch.autocast(b.device.type, *ctx.precision):
                 branch, _ = block.branch(b)
             p, q = _unlift(block, q - branch.detach()), b.detach()
             wanted = [parameter for parameter in block.parameters() if parameter.requires_grad]
-            grad_b, *grads = torch.autograd.grad(branch, [b, *wanted], grad_q, allow_unused=True)
+            grad_b, *grads = torch.autograd.grad(branch, [b, *wanted], grad_q.to(branch.dtype), allow_unused=True)
             found.update((w, g) for w, g in zip(wanted, grads, strict=True) if g is not None)
             grad_p, grad_q = _unlift(block, grad_q), _unlift(block, grad_p) + (0 if grad_b is None else grad_b)
         return None, grad_p, grad_q, *(found.get(parameter) for parameter in ctx.parameters)
+
+
+def _autocast_of(x: Tensor) -> tuple[torch.dtype, bool]:
+    """In what numbers layers compute on the device of `x`, and whether they do: a backward pass is outside of that."""
+    return torch.get_autocast_dtype(x.device.type), torch.is_autocast_enabled(x.device.type)
 
 
 def _random_state(x: Tensor) -> tuple[Tensor, Tensor | None]:
