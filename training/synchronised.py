@@ -49,6 +49,9 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
+        # Reversible networks run a block twice, and say so by this.
+        if not self.track_running_stats:
+            return
         self.num_batches_tracked += 1
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, share)
