@@ -16,6 +16,7 @@ from benchmarks.decoding import decoding
 from benchmarks.depth import depth
 from benchmarks.machine import describe_machine
 from benchmarks.memory import memory
+from benchmarks.probes import probes
 from benchmarks.reversible import reversible
 from benchmarks.serving import serving
 from benchmarks.statistics_cost import statistics_cost
@@ -30,6 +31,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[], Rows]]] = {
     "statistics": ("time with layer statistics against the plain run, one thread", statistics_cost),
     "decoding": ("decoding JPEGs to a model's pixels, one thread", decoding),
     "depth": ("what deeper networks cost: seconds of the processor, and memory", depth),
+    "probes": ("what reading all layers adds to a step of training, batch of 32 images of 32×32", probes),
     "reversible": ("what a training step adds to resident memory by depth, batch of 64 images of 32×32", reversible),
     "memory": ("resident memory of a plain session, and what the instrumented one adds", memory),
 }
