@@ -9,6 +9,7 @@ channel not finite, and of no other.
 
 import ctypes
 import functools
+import threading
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ TENSOR = np.dtype(
     ]
 )
 """What is to be computed from one tensor, and where the results go."""
+
+_loading = threading.Lock()
 
 # The scratch that collects a plane: float64 sums, and float32 extremes.
 ROWS = 6
@@ -76,9 +79,16 @@ def reduce_tensors(
     )
 
 
-@functools.cache
 def code() -> NativeCode:
-    """The machine code of the pass, compiled if no start before has."""
+    """The machine code of the pass, compiled if no start before has; the same for all threads, as long as they live."""
+    # Threads share the first run too. A cache alone would let each load its own and keep one: the functions of the
+    # others would be gone while they are called.
+    with _loading:
+        return _load()
+
+
+@functools.cache
+def _load() -> NativeCode:
     return NativeCode.of("service.runtime.planes", "service.runtime.lanes", __name__)
 
 

@@ -206,6 +206,34 @@ def test_it_is_compiled_once_and_again_where_its_file_is_damaged(tmp_path: Path)
     assert [entry.name for entry in tmp_path.iterdir()] == [Path(file).name]
 
 
+THREADS = """
+import sys
+from threading import Barrier, Thread
+from service.runtime.reduction import code
+together, found = Barrier(8), []
+def load():
+    together.wait()
+    found.append(code())
+threads = [Thread(target=load) for _ in range(8)]
+sys.setswitchinterval(1e-6)
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(found) == 8
+print(len(set(map(id, found))))
+"""
+
+
+def test_threads_that_run_it_first_together_run_the_same(tmp_path: Path) -> None:
+    """What one of them had for itself would be gone when it ends, and others be called into it."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    computed(str(tmp_path))
+    for _ in range(3):
+        run = subprocess.run([sys.executable, "-c", THREADS], check=True, env=environment, stdout=subprocess.PIPE)
+        assert run.stdout.split() == [b"1"]
+
+
 @pytest.mark.parametrize("open_to_others", ["file", "folder", "link"])
 def test_code_that_others_may_have_written_is_not_run(tmp_path: Path, open_to_others: str) -> None:
     cache = tmp_path / "cache"
