@@ -28,6 +28,17 @@ Measured on {machine}.
 # What to read in each table.
 NOTES = {
     "variant": "One seed; arrangement `original`, and `full_preactivation` where it is the only one.",
+    "shortcut": """`exclusive_gating` has its default bias of −6: gates that let 0.2 % of a branch through at first
+open slowly. With a bias of 0 it learns at once.""",
+    "head": "`deep_birnn`, three layers of LSTM, has only begun to learn.",
+    "normaliser": """20 epochs, for branches that start from 0 take longer until they do something; `fixup` with its
+initialiser.""",
+    "initialiser": """With `zeros` all units stay equal: nothing is learned. Batch normalisation makes the scale of the
+others all the same. `fixup` with its normaliser, 20 epochs.""",
+    "depth": """What fails in the papers fails: without shortcuts 56 layers are worse than 20 on the *training* images,
+and with them they learn; shortcuts scaled by 0 or 0.5, or gated with a bias of 0, lose the way to the first layers; and
+dropout on them makes activations grow so far that logits of the graph could not be compared with PyTorch's
+(**refused**).""",
 }
 
 FAILED = "diverged"
@@ -61,7 +72,7 @@ def _row(name: str, runs: Sequence[Any], served: Mapping[str, Any]) -> tuple[str
     errors = [_spread(runs, figure) for figure in ("training_error", "held_out_error")]
     first = runs[0]
     if "model" not in first:
-        return (f"`{name}`", *errors, "", "", "")
+        return (f"`{name}`", *errors, f"{first['parameters']:,}" if "parameters" in first else "", "refused", "")
     answer = served[first["model"]]
     assert answer["finite"], f"{name}: a figure of its statistics is no number"
     return (f"`{name}`", *errors, f"{first['parameters']:,}", f"{first['parity']:.0e}", str(answer["layers"]))
@@ -72,5 +83,7 @@ def _spread(runs: Sequence[Any], figure: str) -> str:
     diverged = len(runs) - len(values)
     if not values:
         return FAILED
-    spread = f"{sum(values) / len(values):.1f} ({min(values):.1f}–{max(values):.1f})"
+    spread = f"{sum(values) / len(values):.1f}"
+    if len(values) > 1:
+        spread += f" ({min(values):.1f}–{max(values):.1f})"
     return f"{spread}, {diverged} {FAILED}" if diverged else spread

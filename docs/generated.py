@@ -7,6 +7,7 @@ from docs.block_drawing import draw_arrangement, draw_merge
 from docs.block_plot import block_sheet
 from docs.costs import read_costs
 from docs.drawing import draw
+from docs.family_page import family_page
 from docs.network_page import network_page
 from docs.plot import contact_sheet, plot
 from training.activations.catalogue import ACTIVATIONS
@@ -19,6 +20,7 @@ from training.resnet.variants import VARIANTS
 DOCS = Path(__file__).parent
 PLOTS = DOCS / "activations"
 BLOCKS = DOCS / "networks"
+FAMILY = DOCS.parent / "benchmarks" / "results" / "family-digits.json"
 MEASURED = DOCS.parent / "benchmarks" / "results" / "activations-cpu.json"
 
 
@@ -43,6 +45,7 @@ def _networks() -> dict[Path, str]:
     """The page, and a drawing of the arrangements and of the shortcuts."""
     return {
         DOCS / "networks.md": network_page([gather_network(key) for key in VARIANTS]),
+        DOCS / "family.md": family_page(FAMILY),
         BLOCKS / "arrangements.svg": block_sheet({key: draw_arrangement(key) for key in ARRANGEMENTS}),
         BLOCKS / "shortcuts.svg": block_sheet({key: draw_merge(key) for key in MERGES}),
     }

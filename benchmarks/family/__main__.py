@@ -24,6 +24,7 @@ from training.data import digits
 from training.data.images import DataSet
 from training.data.sources import DataConfig
 from training.evaluation import evaluate
+from training.export import ExportParityError
 from training.loop import Trainer
 from training.publication import publish
 from training.recipe import Recipe
@@ -57,14 +58,14 @@ def measure(case: Case, seed: int, epochs: int, data: DataSet, folder: Path) -> 
         "seconds": round(trainer.seconds, 1),
     }
     if seed == 0:
-        publication = publish(run.folder, ModelRepository(folder / "models"), name)
+        found["parameters"] = sum(parameter.numel() for parameter in trainer.model.network.parameters())
+        try:
+            publication = publish(run.folder, ModelRepository(folder / "models"), name)
+        except ExportParityError as error:
+            return found | {"refused": str(error)}
         assert publication.metrics is not None
-        found |= {
-            "model": name,
-            "parameters": sum(parameter.numel() for parameter in trainer.model.network.parameters()),
-            "parity": publication.parity,
-            "served_error": 1 - publication.metrics.accuracy,
-        }
+        served_error = 1 - publication.metrics.accuracy
+        found |= {"model": name, "parity": publication.parity, "served_error": served_error}
     return found
 
 

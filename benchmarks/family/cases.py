@@ -15,7 +15,6 @@ DEFAULT = "resnet8"
 
 # Branches that start from 0 take longer until they do something.
 PATIENT: dict[str, Any] = {"epochs": 20}
-CAUTIOUS: dict[str, Any] = {"epochs": 20, "learning_rate": 0.02}
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,6 @@ def cases() -> Iterator[Case]:
     yield from (_case("depth", name, name) for name in DEPTHS)
     for name, (shortcut, parameters) in DEEP_SHORTCUTS.items():
         yield _case("depth", name, "resnet56", shortcut=shortcut, shortcut_parameters=parameters)
-    for name, normaliser in DEEP_NORMALISERS.items():
-        yield _case("depth", name, "resnet56", recipe=CAUTIOUS | _beginning(normaliser), normaliser=normaliser)
 
 
 # One of each kind of stage, branch, stem and shortcut that changes the shape, the smallest there is, in an arrangement
@@ -94,7 +91,6 @@ DEEP_SHORTCUTS: dict[str, tuple[str, dict[str, float]]] = {
     "resnet56, scaled 0.5 and 0.5": ("constant_scaling", {}),
     "resnet56, exclusive gating, bias 0": ("exclusive_gating", {"bias": 0.0}),
 }
-DEEP_NORMALISERS = {"resnet56, not normalised": "none", "resnet56, fixup": "fixup", "resnet56, skipinit": "skipinit"}
 
 
 def _case(
