@@ -188,7 +188,7 @@ class Origin(Part):
     """Parameters of the activation that were not at their default."""
     arrangement: str
     shortcut: str = "identity"
-    shortcut_parameters: dict[str, float] = {}
+    shortcut_parameters: dict[str, float] = Field(default_factory=dict)
     """Parameters of the shortcut that were not at their default."""
     normaliser: str = "batch"
     head: str = "linear"
