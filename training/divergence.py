@@ -1,7 +1,11 @@
-"""Where a network's numbers ceased to be numbers."""
+"""Where a network's numbers ceased to be numbers, and what is said of it."""
+
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from training.outcomes import DivergedError
 
 
 @torch.no_grad()
@@ -32,3 +36,26 @@ def first_not_finite(model: nn.Module, images: Tensor) -> str:
         for handle in handles:
             handle.remove()
     return f"{found[0]}, which gave it out" if found else "the loss itself, of finite outputs"
+
+
+def diverged_in_step(
+    loss: float, step: int, epoch: int, where: str, learning_rate: float, checkpoint: Path | None
+) -> DivergedError:
+    """What is said of a loss of no number at `step`, in the epoch after `epoch` whole ones, that began in `where`."""
+    return DivergedError(
+        f"the loss is {loss} at step {step + 1}, in epoch {epoch + 1}; it began in {where}; {_kept(checkpoint)}: lower "
+        f"learning_rate={learning_rate} in another --run"
+    )
+
+
+def diverged_in_evaluation(loss: float, epoch: int, learning_rate: float, checkpoint: Path) -> DivergedError:
+    """What is said where only the loss of held-out images is no number, after `epoch` epochs."""
+    return DivergedError(
+        f"the held-out loss is {loss} after epoch {epoch}, where the training loss is a number: running statistics or "
+        f"averaged weights are too large; {_kept(checkpoint)}: lower learning_rate={learning_rate}, or choose another "
+        "initialiser, in another --run"
+    )
+
+
+def _kept(checkpoint: Path | None) -> str:
+    return f"the last good state is {checkpoint}" if checkpoint and checkpoint.exists() else "none was saved before"

@@ -1,5 +1,6 @@
 """The training loop: from a configuration and images to averaged weights, resumable after every step."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -17,15 +18,14 @@ from training.batches import Batches, Position
 from training.checkpoint import Saving, load_newest, save_checkpoint
 from training.classifier import PixelClassifier
 from training.data.images import DataSet, LabelledImages, channel_moments
-from training.differences import differences
-from training.divergence import first_not_finite
+from training.divergence import diverged_in_evaluation, diverged_in_step, first_not_finite
 from training.evaluation import Evaluation, tally
 from training.freezing import freeze
 from training.groups import parameter_groups
 from training.initialisers import initialise
 from training.losses import Losses
 from training.optimisers.catalogue import find_optimiser
-from training.outcomes import DivergedError, StoppedError
+from training.outcomes import StoppedError
 from training.precision import Precision
 from training.progress import Bar
 from training.random_state import RandomState
@@ -33,6 +33,7 @@ from training.recipe import Recipe
 from training.regularisers.rate import set_progress
 from training.resnet.network import NetworkConfig, build_network
 from training.resnet.normalisers import NORMALISERS
+from training.resumption import check_draws, check_state
 from training.schedule import Course, learning_rate
 from training.step import Step
 from training.stopping import Stop
@@ -106,6 +107,8 @@ class Trainer:
             self._began = None
             self.averaging.after_epoch(self.model, self.epoch / self.epochs)
             held_out = self.evaluate()
+            if not math.isfinite(held_out.loss):
+                raise diverged_in_evaluation(held_out.loss, self.epoch, self.recipe.learning_rate, checkpoint)
             self._tick()
             entry = {
                 "epoch": self.epoch,
@@ -157,7 +160,8 @@ class Trainer:
         not go on as it began: of another number of processes where the network draws random numbers.
         """
         state, note = load_newest(checkpoint)
-        self._check(state, checkpoint)
+        check_state(state, self.config, self.recipe.optimiser, self.model, checkpoint)
+        check_draws(state, self.random, self.world.size, checkpoint)
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -168,27 +172,6 @@ class Trainer:
             own = state["random"][self.world.rank] if len(state["random"]) == self.world.size else None
             self._began = (position, within["total"], within["seen"], own)
         return note
-
-    def _check(self, state: dict[str, Any], checkpoint: Path) -> None:
-        wanted = {"network": asdict(self.config), "optimiser": self.recipe.optimiser}
-        stored = {"network": state.get("network", wanted["network"])}
-        stored["optimiser"] = state.get("optimised_by", wanted["optimiser"])
-        if found := differences(stored, wanted):
-            raise ValueError(f"checkpoint {checkpoint} is of another network ({'; '.join(found)}): use another --run")
-        shapes = {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
-        theirs = {name: tuple(value.shape) for name, value in state.get("model", {}).items()}
-        if found := differences(theirs, shapes):
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            raise ValueError(
-                f"checkpoint {checkpoint} has other weights ({'; '.join(found[:3])}{more}): use another --run"
-            )
-        random = state.get("random", [])
-        alike = not random or (len(random) == self.world.size and self.random.fits(random[0]))
-        if state.get("drawn") and not alike:
-            raise ValueError(
-                f"checkpoint {checkpoint} was written within an epoch by {len(random)} processes, each of which drew "
-                f"random numbers: go on with as many, on the same kind of device, not with {self.world.size}"
-            )
 
     def _make_step(self) -> Step:
         recipe, weights = self.recipe, self.data.class_weights
@@ -266,11 +249,7 @@ class Trainer:
     def _diverged(self, step: int, loss: float, images: Tensor, checkpoint: Path | None) -> None:
         with self._step.precision.cast():
             where = first_not_finite(self.model, images)
-        kept = f"the last good state is {checkpoint}" if checkpoint and checkpoint.exists() else "none was saved before"
-        raise DivergedError(
-            f"the loss is {loss} at step {step + 1}, in epoch {self.epoch + 1}; it began in {where}; {kept}: lower "
-            f"learning_rate={self.recipe.learning_rate} in another --run"
-        )
+        raise diverged_in_step(loss, step, self.epoch, where, self.recipe.learning_rate, checkpoint)
 
     def _end(self, done: int, checkpoint: Path | None) -> None:
         signal = self.stop.signal

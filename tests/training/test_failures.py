@@ -56,6 +56,13 @@ def test_a_loss_that_is_no_number_names_step_layer_and_last_state(tmp_path: Path
     assert all(torch.isfinite(each).all() for each in stored["model"].values())
 
 
+def test_a_loss_that_is_no_number_only_in_evaluation_ends_the_run(tmp_path: Path) -> None:
+    # Batch normalisation makes any scale fine in training; running variances of such a scale have overflowed.
+    recipe = replace(RECIPE, initialiser="gaussian", initialiser_parameters={"std": 1e30})
+    with pytest.raises(DivergedError, match=r"the held-out loss is nan after epoch 1, .*none was saved before"):
+        Trainer(NETWORK, recipe, problem(), CPU).train(tmp_path / "checkpoint.pt", SilentBar())
+
+
 def test_where_numbers_ceased_in_the_forward_pass() -> None:
     model = Trainer(NETWORK, RECIPE, problem(), CPU).model.eval()
     # Finite, and its products are not.
