@@ -40,7 +40,9 @@ def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
 def deaths() -> dict[str, tuple[int, int]]:
     """Of each way the step in which the process dies, and the steps between checkpoints."""
     draw = random.Random()
-    return {way: (draw.randrange(2, STEPS), draw.randrange(1, 4)) for way in WAYS}
+    intervals = {way: draw.randrange(1, 4) for way in WAYS}
+    # Not before there is a checkpoint.
+    return {way: (draw.randrange(max(2, every), STEPS), every) for way, every in intervals.items()}
 
 
 @pytest.fixture(scope="module")

@@ -176,7 +176,10 @@ class _Recomputed(torch.autograd.Function):
 
 def _autocast_of(x: Tensor) -> tuple[torch.dtype, bool]:
     """In what numbers layers compute on the device of `x`, and whether they do: a backward pass is outside of that."""
-    return torch.get_autocast_dtype(x.device.type), torch.is_autocast_enabled(x.device.type)
+    kind = x.device.type
+    if not torch.amp.is_autocast_available(kind):  # where only shapes are computed
+        return x.dtype, False
+    return torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
 
 
 def _random_state(x: Tensor) -> tuple[Tensor, Tensor | None]:
