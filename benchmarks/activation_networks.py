@@ -14,7 +14,7 @@ from benchmarks.plain_export import export_plainly
 from benchmarks.served_graph import BoundRun, ServedGraph
 from service.runtime.provider import choose_provider
 from training.classifier import PixelClassifier
-from training.export import ExportParityError, export
+from training.export.graph import ExportParityError, export
 from training.progress import progress_bar
 from training.resnet.network import NetworkConfig
 

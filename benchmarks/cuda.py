@@ -23,8 +23,8 @@ from service.runtime.device_thread import device_thread
 from service.runtime.direct import DirectSession
 from service.runtime.provider import CUDA
 from service.runtime.sessions import Sessions
-from training.export import OUTPUT
-from training.half import halve
+from training.export.graph import OUTPUT
+from training.export.half import halve
 from training.resnet.network import NetworkConfig
 
 Array = NDArray[np.float32]

@@ -34,7 +34,7 @@ from models.statistics.layout import output_widths
 from service.runtime.compiled import CompiledStatistics
 from service.runtime.provider import CPU
 from service.runtime.sessions import Sessions
-from training.export import export
+from training.export.graph import export
 from training.resnet.network import NetworkConfig
 
 network, arrangement, size, root = sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])

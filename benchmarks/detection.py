@@ -38,7 +38,7 @@ from models.statistics.baseline import Baseline
 from models.statistics.head import linear_head
 from models.statistics.window import Window, WindowReader
 from training.activations.catalogue import find_activation
-from training.sites import describe_site
+from training.export.sites import describe_site
 
 Outputs = Mapping[str, NDArray[np.float32]]
 Rows = list[dict[str, str]]

@@ -10,7 +10,7 @@ from torch import nn
 
 from models.manifest import ModelManifest, Preprocessing, TensorSpec
 from training.classifier import PixelClassifier
-from training.export import INPUT, OUTPUT, ExportedGraph, export
+from training.export.graph import INPUT, OUTPUT, ExportedGraph, export
 from training.resnet.network import NetworkConfig, build_network
 
 CALIBRATION_IMAGES = 16

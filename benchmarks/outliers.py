@@ -29,7 +29,7 @@ from models.statistics.head import linear_head
 from models.statistics.outliers import OutlierModel, Outlierness
 from models.statistics.window import UNUSUAL
 from training.data import digits
-from training.export import INPUT, open_session
+from training.export.graph import INPUT, open_session
 
 BATCH = 100
 UNKNOWN = 2000

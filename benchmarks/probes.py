@@ -11,10 +11,10 @@ from torch import Tensor
 from benchmarks.pairing import interleave, paired_ratio
 from training.activations.catalogue import find_activation
 from training.classifier import PixelClassifier
+from training.loop.watch import Moment
 from training.probes.reading import NetworkReading
 from training.probes.watch import ProbeWatch
 from training.resnet.network import NetworkConfig, build_network
-from training.watch import Moment
 
 CASES = (("resnet20", "relu"), ("resnet20", "mish"))
 BATCH, SIZE, ROUNDS, EVERY = 32, 32, 8, 100

@@ -25,7 +25,7 @@ from service.runtime.compiled import CompiledStatistics
 from service.runtime.direct import DirectSession
 from service.runtime.provider import CPU, choose_provider
 from service.runtime.sessions import Rewire, Sessions
-from training.export import INPUT, OUTPUT
+from training.export.graph import INPUT, OUTPUT
 from training.resnet.network import NetworkConfig
 
 Array = NDArray[np.float32]

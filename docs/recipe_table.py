@@ -3,8 +3,8 @@
 from dataclasses import fields
 
 from docs.markdown import table
-from training.recipe import Recipe
 from training.recipes.catalogue import RECIPES
+from training.recipes.recipe import Recipe
 
 
 def recipe_table() -> str:

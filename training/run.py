@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from models.manifest import TrainingRecord
-from training.checkpoint import Saving, previous
 from training.data.card import data_card
 from training.data.images import DataSet, digest
 from training.data.sources import DataConfig
-from training.differences import differences
-from training.loop import Trainer
+from training.loop.checkpoint import Saving, previous
+from training.loop.differences import differences
+from training.loop.stopping import stop_signals
+from training.loop.trainer import Trainer
+from training.loop.watch import Watch
+from training.loop.world import ALONE, World
 from training.progress import progress_bar
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig
-from training.stopping import stop_signals
-from training.watch import Watch
-from training.world import ALONE, World
 
 RECORDED_PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "reslens")
 

@@ -23,11 +23,11 @@ from models.repository import ModelRepository
 from training.data import digits
 from training.data.images import DataSet
 from training.data.sources import DataConfig
-from training.evaluation import evaluate
-from training.export import ExportParityError
-from training.loop import Trainer
-from training.publication import publish
-from training.recipe import Recipe
+from training.export.graph import ExportParityError
+from training.loop.evaluation import evaluate
+from training.loop.trainer import Trainer
+from training.publication.bundle import publish
+from training.recipes.recipe import Recipe
 from training.resnet.network import build_network
 from training.run import Run, RunConfig
 

@@ -26,10 +26,10 @@ from tests.service.conftest import eventually, png
 from tests.service.processes import ROOT, process
 from training.data import digits
 from training.data.sources import DataConfig
-from training.publication import Publication, publish, restore_classifier
-from training.published import PublishedClassifier
-from training.recipe import Recipe
-from training.refresh import refresh
+from training.export.published import PublishedClassifier
+from training.publication.bundle import Publication, publish, restore_classifier
+from training.publication.refresh import refresh
+from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig
 from training.run import Run, RunConfig
 

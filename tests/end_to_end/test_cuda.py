@@ -30,8 +30,8 @@ from tests.service.processes import process
 from tests.training.cases import CASES, Case, grid
 from tests.training.test_activation_bodies import TOLERANCE, bodies, one_node_model
 from training.activations.catalogue import ACTIVATIONS
-from training.export import INPUT, OUTPUT
-from training.half import halve
+from training.export.graph import INPUT, OUTPUT
+from training.export.half import halve
 from training.resnet.arrangements import ARRANGEMENTS
 from training.resnet.network import NetworkConfig
 

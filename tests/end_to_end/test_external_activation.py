@@ -26,10 +26,10 @@ from models.repository import ModelRepository
 from tests.models import graphs
 from training.activations.catalogue import ACTIVATIONS, ENTRY_POINTS, catalogue, find_activation
 from training.activations.entry import ActivationModule
-from training.checkpoint import load_checkpoint
 from training.classifier import PixelClassifier
 from training.data import digits
 from training.data.images import channel_moments
+from training.loop.checkpoint import load_checkpoint
 from training.resnet.network import NetworkConfig, build_network
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from training.__main__ import main
 from training.activations.entry import ActivationModule
 from training.classifier import PixelClassifier
 from training.data import digits
-from training.publication import restore_classifier
+from training.publication.bundle import restore_classifier
 from training.resnet.block import ResidualBlock
 from training.resnet.reversible import features, invert
 from training.resnet.variants import VARIANTS, Variant, grouped, irevnet, revnet, squeezed

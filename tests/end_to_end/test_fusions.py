@@ -12,7 +12,7 @@ from tests.service.test_taps import convolutions, optimised
 from tests.training.exports import Case, Exported, manifest
 from tests.training.small import calibrate, randomise
 from training.classifier import PixelClassifier
-from training.export import export
+from training.export.graph import export
 from training.resnet.arrangements import ARRANGEMENTS
 from training.resnet.network import NetworkConfig, build_network
 

@@ -17,7 +17,7 @@ from tests.training.cases import ENTRIES
 from training.activations.catalogue import find_activation
 from training.activations.entry import Activation
 from training.classifier import PixelClassifier
-from training.export import ExportedGraph
+from training.export.graph import ExportedGraph
 from training.resnet.arrangements import ARRANGEMENTS
 from training.resnet.variants import Variant
 

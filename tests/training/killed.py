@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from tests.training.small import SilentBar, problem
-from training.checkpoint import Saving
-from training.loop import Trainer
-from training.recipe import Recipe
+from training.loop.checkpoint import Saving
+from training.loop.trainer import Trainer
+from training.loop.watch import Moment, Watch
+from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig
-from training.watch import Moment, Watch
 
 CPU = torch.device("cpu")
 # Draws inside of the network, on a schedule over all of training; batch statistics inside of the activation.

@@ -11,8 +11,8 @@ from tests.training.formulas import frelu
 from tests.training.small import problem
 from training.activations.entry import ActivationModule
 from training.initialisers import initialise
-from training.loop import Trainer
-from training.recipe import Recipe
+from training.loop.trainer import Trainer
+from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig, build_network
 
 LEARNING = [key for key in ENTRIES if list(Case(key).build().parameters())]

@@ -19,13 +19,13 @@ from tests.models import graphs
 from tests.training.conftest import command as run
 from tests.training.layouts import CifarLayout, ImageNetLayout, trained
 from tests.training.small import unsettle
-from training.adoption import adopt, load_images
 from training.commands.adopt import adopt as command
 from training.commands.parts import Parts
 from training.data.classes import CLASS_NAMES, Classes, find_classes, number_classes, read_classes
 from training.data.inputs import PRESETS, InputConfig
+from training.publication.adoption import adopt, load_images
 from training.resnet.network import NetworkConfig, build_network
-from training.weights import read_weights
+from training.weights.file import read_weights
 
 CLASSES = Classes(CLASS_NAMES["cifar10"])
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)

@@ -25,7 +25,7 @@ from training.data.images import LabelledImages, check_classes
 from training.data.labels import class_weights
 from training.data.reading import read
 from training.data.sources import DataConfig, load_data
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig
 from training.run import Run, RunConfig
 

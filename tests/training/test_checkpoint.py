@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.loop.checkpoint import load_checkpoint, save_checkpoint
 
 # Dies by SIGKILL in the middle of writing the second checkpoint.
 DYING_WRITER = """
 import io, os, signal, sys
 from pathlib import Path
 import torch
-from training.checkpoint import save_checkpoint
+from training.loop.checkpoint import save_checkpoint
 
 path = Path(sys.argv[1])
 save_checkpoint(path, {"step": 1, "weights": torch.full((1000,), 1.0)})

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, log_loss
 
 from training.data.images import LabelledImages
-from training.evaluation import evaluate
+from training.loop.evaluation import evaluate
 
 
 def labelled(count: int, classes: int) -> LabelledImages:

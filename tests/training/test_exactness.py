@@ -13,7 +13,7 @@ import torch
 from tests.training.conftest import ROOT
 from tests.training.killed import STEPS, WAYS, trainer
 from tests.training.small import SilentBar
-from training.checkpoint import load_checkpoint, previous
+from training.loop.checkpoint import load_checkpoint, previous
 from training.outcomes import StoppedError
 
 

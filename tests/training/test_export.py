@@ -32,7 +32,7 @@ from tests.training.exports import (
 from tests.training.small import calibrate, classifier
 from training.activations.entry import ActivationModule
 from training.activations.meaning import normal_moments
-from training.export import export
+from training.export.graph import export
 from training.resnet.arrangements import ARRANGEMENTS
 from training.resnet.block import ResidualBlock
 from training.resnet.merges import MERGES

@@ -12,7 +12,7 @@ from tests.training.exports import Case, Exported, assert_close, manifest, obser
 from tests.training.small import calibrate, randomise, unsettle
 from training.activations.entry import ActivationModule
 from training.classifier import PixelClassifier
-from training.export import export
+from training.export.graph import export
 from training.resnet.block import ResidualBlock
 
 COMBINATIONS = [

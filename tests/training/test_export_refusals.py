@@ -18,9 +18,9 @@ from training.activations.catalogue import ACTIVATIONS
 from training.activations.entry import Activation, ActivationModule, ActivationNode
 from training.data import sources
 from training.data.sources import DataConfig
-from training.export import ExportParityError, check_parity, export
-from training.publication import publish
-from training.recipe import Recipe
+from training.export.graph import ExportParityError, check_parity, export
+from training.publication.bundle import publish
+from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig
 from training.run import Run, RunConfig
 

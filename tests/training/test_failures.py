@@ -16,14 +16,14 @@ import torch
 
 from tests.training.conftest import ROOT
 from tests.training.small import SilentBar, problem
-from training.checkpoint import Saving, load_checkpoint, save_checkpoint
 from training.commands.report import reported
-from training.divergence import first_not_finite
-from training.loop import Trainer
+from training.loop.checkpoint import Saving, load_checkpoint, save_checkpoint
+from training.loop.divergence import first_not_finite
+from training.loop.trainer import Trainer
+from training.loop.watch import Moment, Watch
 from training.outcomes import DivergedError, LostProcessError, StoppedError, UnwritableError, exit_code
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig
-from training.watch import Moment, Watch
 
 CPU = torch.device("cpu")
 NETWORK = NetworkConfig("resnet8", "relu", classes=3, channels=1)

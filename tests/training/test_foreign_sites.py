@@ -20,8 +20,8 @@ from tests.training.small import calibrate, classifier
 from training.activations.catalogue import find_activation
 from training.activations.meaning import normal_moments as training_moments
 from training.classifier import PixelClassifier
-from training.export import export
-from training.sites import describe_site
+from training.export.graph import export
+from training.export.sites import describe_site
 
 # Functions that have one name there: what was drawn in training cannot be told from the graph.
 SAME = {"rrelu": "leaky_relu", "prelu_shared": "leaky_relu"}

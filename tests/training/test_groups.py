@@ -11,9 +11,9 @@ from torch import nn
 from tests.training.small import SilentBar, problem
 from training.activations.catalogue import ACTIVATIONS
 from training.activations.rectifiers import ReluActivation
-from training.groups import parameter_groups
-from training.loop import Trainer
-from training.recipe import Recipe
+from training.loop.trainer import Trainer
+from training.optimisers.groups import parameter_groups
+from training.recipes.recipe import Recipe
 from training.resnet.heads import HEADS
 from training.resnet.merges import MERGES
 from training.resnet.network import NetworkConfig, build_network

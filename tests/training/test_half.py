@@ -14,12 +14,12 @@ from models.instrument import instrument
 from models.opset import DOMAIN
 from models.overloads import choose_overload
 from tests.training.small import SIZE, problem, randomise
-from training import half
 from training.classifier import PixelClassifier
 from training.data.images import LabelledImages
-from training.export import INPUT, OUTPUT, ExportedGraph, ExportParityError, export, open_session
-from training.half import check_half, halve
-from training.publication import draft_manifest
+from training.export import half
+from training.export.graph import INPUT, OUTPUT, ExportedGraph, ExportParityError, export, open_session
+from training.export.half import check_half, halve
+from training.publication.bundle import draft_manifest
 from training.resnet.network import NetworkConfig, build_network
 
 DATA = problem(held_out=60)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from models.manifest import ATTENTION
 from tests.training.reading import logits_by_hand
 from training.classifier import PixelClassifier
-from training.export import INPUT, export, open_session
-from training.half import halve
+from training.export.graph import INPUT, export, open_session
+from training.export.half import halve
 from training.resnet.attention import AttentionPool
 from training.resnet.heads import HEADS, MOST_HIDDEN
 from training.resnet.network import NetworkConfig, build_network

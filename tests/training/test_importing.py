@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.training.layouts import CifarLayout, ImageNetLayout, trained
-from training.importing import load_weights
 from training.resnet.network import NetworkConfig, build_network
-from training.weights import read_weights
+from training.weights.file import read_weights
+from training.weights.importing import load_weights
 
 Layout = Callable[[], nn.Module]
 

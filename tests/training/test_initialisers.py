@@ -15,8 +15,8 @@ from training.data import digits
 from training.initialisers import INITIALISERS, find_initialiser, initialise
 from training.initialisers.autoencoder import pretrain, reconstruction_error
 from training.initialisers.entry import convolutions, weighted
-from training.loop import Trainer
-from training.recipe import Recipe
+from training.loop.trainer import Trainer
+from training.recipes.recipe import Recipe
 from training.resnet.merges import Gating
 from training.resnet.network import NetworkConfig, ResNet, build_network
 

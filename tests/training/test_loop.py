@@ -14,8 +14,8 @@ from torch import Tensor
 from tests.training.small import SilentBar, problem
 from training.augmentations.crop import RandomCrop
 from training.data.images import DataSet
-from training.loop import Trainer
-from training.recipe import Recipe
+from training.loop.trainer import Trainer
+from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig
 
 CPU = torch.device("cpu")

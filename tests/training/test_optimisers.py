@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from tests.training.small import SilentBar, problem
-from training.groups import parameter_groups
-from training.loop import Trainer
+from training.loop.trainer import Trainer
 from training.optimisers.catalogue import OPTIMISERS, find_optimiser
+from training.optimisers.groups import parameter_groups
 from training.optimisers.muon import MuonWithAdamW, as_matrix, hidden_matrices
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig, build_network
 
 CPU = torch.device("cpu")

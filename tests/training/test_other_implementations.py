@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from tests.training.layouts import trained
-from training.importing import load_weights
 from training.resnet.network import NetworkConfig, build_network
-from training.weights import read_weights
+from training.weights.file import read_weights
+from training.weights.importing import load_weights
 
 pytestmark = pytest.mark.others
 

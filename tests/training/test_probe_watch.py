@@ -11,15 +11,15 @@ import torch
 from tests.training.small import SilentBar, problem
 from training.activations.catalogue import find_activation
 from training.initialisers.entry import weighted
-from training.loop import Trainer
+from training.loop.trainer import Trainer
+from training.loop.watch import Moment, Watch
 from training.probes.keepers import ProbeFile, Spoken, TensorBoard, scalars
 from training.probes.probing import Probing
 from training.probes.reading import LayerReading, NetworkReading, WeightReading
 from training.probes.warnings import warnings
 from training.probes.watch import ProbeWatch
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig
-from training.watch import Moment, Watch
 
 LAYER = LayerReading("layer1.0.act1", 0.1, 1.0, 0.0, 0.0, 0.0, 5.0, {})
 WEIGHT = WeightReading("layer1.0.conv1", 1e-3, 0.1, 1e-3)

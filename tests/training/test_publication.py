@@ -25,13 +25,13 @@ from tests.models import graphs
 from tests.training.conftest import Once
 from tests.training.small import problem
 from training.activations.entry import ActivationModule
-from training.checkpoint import load_checkpoint
 from training.classifier import PixelClassifier
 from training.data import digits, sources
 from training.data.images import channel_moments
 from training.data.sources import DataConfig
-from training.publication import publish
-from training.recipe import Recipe
+from training.loop.checkpoint import load_checkpoint
+from training.publication.bundle import publish
+from training.recipes.recipe import Recipe
 from training.resnet.block import ResidualBlock
 from training.resnet.network import NetworkConfig, build_network
 from training.run import Run, RunConfig

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 
 @pytest.mark.parametrize(

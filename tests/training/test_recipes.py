@@ -6,12 +6,12 @@ import pytest
 
 from docs.recipe_table import recipe_table
 from tests.training.conftest import ROOT
-from training.checkpoint import Saving
+from training.loop.checkpoint import Saving
+from training.loop.schedule import SCHEDULES
 from training.optimisers.catalogue import OPTIMISERS
 from training.outcomes import DivergedError, LostProcessError, UnwritableError
-from training.recipe import Recipe
 from training.recipes.catalogue import RECIPES, recipe_of
-from training.schedule import SCHEDULES
+from training.recipes.recipe import Recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -16,8 +16,8 @@ from service.runtime.provider import CPU
 from tests.models import graphs
 from tests.training.conftest import command
 from training.data.sources import DataConfig
-from training.export import ExportParityError
-from training.refresh import refresh
+from training.export.graph import ExportParityError
+from training.publication.refresh import refresh
 
 NEW_FIELDS = ("output_range", "zero_is_dead", "normal_mean", "normal_variance")
 

@@ -15,9 +15,9 @@ from training.classifier import PixelClassifier
 from training.commands.train import train
 from training.data.images import DataSet
 from training.data.sources import DataConfig
-from training.export import export
-from training.loop import Trainer
-from training.recipe import Recipe
+from training.export.graph import export
+from training.loop.trainer import Trainer
+from training.recipes.recipe import Recipe
 from training.regularisers.catalogue import REGULARISERS
 from training.regularisers.rate import Rate, set_progress
 from training.regularisers.stochastic_depth import StochasticDepth

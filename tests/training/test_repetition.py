@@ -11,12 +11,12 @@ from onnx import numpy_helper
 from torch import nn
 
 from tests.training.small import calibrate
-from training import export as exporting
 from training.activations.entry import ActivationModule
 from training.classifier import PixelClassifier
-from training.export import export
-from training.published import PublishedClassifier
-from training.repetition import TRACED, RepetitionError, find_runs, shortened
+from training.export import graph as exporting
+from training.export.graph import export
+from training.export.published import PublishedClassifier
+from training.export.repetition import TRACED, RepetitionError, find_runs, shortened
 from training.resnet.block import ResidualBlock
 from training.resnet.network import NetworkConfig, assemble
 from training.resnet.variants import Variant

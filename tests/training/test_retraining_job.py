@@ -21,7 +21,7 @@ from tests.training.drifted import shelf_of_digits, write_inverted
 from training.commands.retrain import retrain as command
 from training.data.sources import DataConfig
 from training.outcomes import Failure, exit_code
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 from training.retraining.bounds import Bounds
 from training.retraining.canary import Watching
 from training.retraining.config import JobConfig

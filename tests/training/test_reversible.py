@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.classifier import PixelClassifier
-from training.export import export
+from training.export.graph import export
 from training.regularisers.rate import set_progress
 from training.resnet.network import NetworkConfig, ResNet, assemble, build_network
 from training.resnet.reversible import ReversibleStage, features, invert

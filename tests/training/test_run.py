@@ -19,11 +19,11 @@ from tests.training.conftest import ROOT
 from tests.training.small import problem
 from training.__main__ import main
 from training.activations.exponentials import EluActivation
-from training.checkpoint import load_checkpoint
 from training.commands.train import choose_device
 from training.data import digits, sources
 from training.data.sources import DataConfig
-from training.recipe import Recipe
+from training.loop.checkpoint import load_checkpoint
+from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig
 from training.run import Run, RunConfig, digest
 

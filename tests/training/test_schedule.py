@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from training.schedule import Course, learning_rate, warmed_cosine
+from training.loop.schedule import Course, learning_rate, warmed_cosine
 
 PEAK = 0.3
 

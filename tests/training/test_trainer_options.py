@@ -12,10 +12,10 @@ from torch import Tensor
 
 from tests.training.small import SilentBar, problem
 from training.data.images import DataSet
-from training.loop import Trainer
-from training.recipe import Recipe
+from training.loop.trainer import Trainer
+from training.loop.watch import Moment, Watch
+from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig
-from training.watch import Moment, Watch
 
 CPU = torch.device("cpu")
 NETWORK = NetworkConfig("resnet8", "relu", classes=3, channels=1)

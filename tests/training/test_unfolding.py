@@ -9,7 +9,7 @@ from models.shelf import SHIPPED_MODELS
 from tests.training import small
 from training.classifier import PixelClassifier
 from training.data import digits
-from training.export import check_parity, export
+from training.export.graph import check_parity, export
 from training.resnet.network import NetworkConfig, build_network
 from training.retraining.champion import Champion, network_of
 from training.retraining.unfolding import read_back

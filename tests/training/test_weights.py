@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from tests.training.layouts import CifarLayout
-from training import weights
-from training.weights import read_weights
+from training.weights import file as weights
+from training.weights.file import read_weights
 
 # Of 8 layers.
 STATE = CifarLayout(1).state_dict()

@@ -13,12 +13,12 @@ from torch import nn
 from tests.training.conftest import ROOT
 from tests.training.small import SilentBar
 from tests.training.two_processes import CPU, DIES_AFTER, DROPPING, LONG, NETWORK, WAYS, data, trained
-from training.batches import Batches
-from training.checkpoint import load_checkpoint, previous
-from training.loop import Trainer
-from training.recipe import Recipe
-from training.synchronised import synchronise
-from training.world import World
+from training.loop.batches import Batches
+from training.loop.checkpoint import load_checkpoint, previous
+from training.loop.synchronised import synchronise
+from training.loop.trainer import Trainer
+from training.loop.world import World
+from training.recipes.recipe import Recipe
 
 # Of the norm of a tensor. Sums are added up in another order; over six steps 2e-6 was seen, Muon's bfloat16 gives more.
 TOLERANCES = {"sgd": 1e-4, "adamw": 1e-3, "muon": 2e-2}

@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 
 from tests.training.small import SilentBar, problem
-from training.checkpoint import Saving, save_checkpoint
 from training.data.images import DataSet
-from training.loop import Trainer
+from training.loop.checkpoint import Saving, save_checkpoint
+from training.loop.trainer import Trainer
+from training.loop.watch import Moment, Watch
+from training.loop.world import ALONE, World, joined
 from training.outcomes import LostProcessError
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig
-from training.watch import Moment, Watch
-from training.world import ALONE, World, joined
 
 CPU = torch.device("cpu")
 NETWORK = NetworkConfig("resnet8", "prelu", classes=3, channels=1)

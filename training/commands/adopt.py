@@ -6,15 +6,15 @@ import torch
 
 from models.repository import ModelRepository
 from models.shelf import SHIPPED_MODELS
-from training.adoption import adopt as adopt_weights
-from training.adoption import load_images
 from training.commands.parts import Parts
 from training.commands.publish import Precision, print_publication
 from training.data.classes import CLASS_NAMES, find_classes, number_classes
 from training.data.inputs import InputConfig
-from training.importing import count_classes
+from training.publication.adoption import adopt as adopt_weights
+from training.publication.adoption import load_images
 from training.resnet.network import build_network
-from training.weights import read_weights
+from training.weights.file import read_weights
+from training.weights.importing import count_classes
 
 
 def adopt(

@@ -7,8 +7,8 @@ import tyro
 
 from models.repository import ModelRepository
 from models.shelf import SHIPPED_MODELS
-from training.publication import Publication
-from training.publication import publish as publish_run
+from training.publication.bundle import Publication
+from training.publication.bundle import publish as publish_run
 
 Precision = Literal["fp32", "both"]
 

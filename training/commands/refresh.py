@@ -9,7 +9,7 @@ from models.repository import ModelRepository
 from models.shelf import SHIPPED_MODELS
 from training.commands.publish import Precision, print_publication
 from training.data.sources import DataConfig
-from training.refresh import refresh as refresh_model
+from training.publication.refresh import refresh as refresh_model
 
 
 def refresh(

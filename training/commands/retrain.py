@@ -15,8 +15,8 @@ from training.commands.report import reported
 from training.commands.train import choose_device
 from training.data.sources import DataConfig
 from training.outcomes import Failure, UnwritableError
-from training.recipe import Recipe
 from training.recipes.fine_tune import fine_tune
+from training.recipes.recipe import Recipe
 from training.retraining.bounds import Bounds
 from training.retraining.canary import Watching
 from training.retraining.config import JobConfig

@@ -8,17 +8,17 @@ from typing import Literal
 import torch
 
 from training.activations.catalogue import find_activation
-from training.checkpoint import Saving
 from training.commands.data import print_skipped
 from training.commands.parts import Parts
 from training.commands.report import reported
 from training.data.card import LISTED
 from training.data.sources import NEEDS, DataConfig, load_data
+from training.loop.checkpoint import Saving
+from training.loop.world import joined, only_first, own_device
 from training.probes.probing import Probing
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig
 from training.run import Run, RunConfig
-from training.world import joined, only_first, own_device
 
 
 def train(

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from training.importing import load_weights
 from training.initialisers.autoencoder import layerwise_autoencoder
 from training.initialisers.branches import fixup, zero_gamma
 from training.initialisers.entry import Initialiser
 from training.initialisers.lsuv import lsuv
 from training.initialisers.orthogonal import delta_orthogonal, orthogonal
 from training.initialisers.variance import fan_in, fan_mean, fan_out, fixed, he_of, scaled, zeros
-from training.weights import read_weights
+from training.weights.file import read_weights
+from training.weights.importing import load_weights
 
 GAIN = {"gain": math.sqrt(2.0)}
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.groups import Group
+from training.optimisers.groups import Group
 from training.optimisers.muon import MuonWithAdamW, hidden_matrices
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)

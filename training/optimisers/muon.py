@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.groups import Group
+from training.optimisers.groups import Group
 
 
 class MuonWithAdamW(torch.optim.Optimizer):

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from training.loop.watch import Moment
 from training.probes.columns import OF_LAYERS, OF_WEIGHTS, columns
 from training.probes.reading import NetworkReading
 from training.probes.warnings import new
-from training.watch import Moment
 
 
 class Keeper(Protocol):

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from training.activations.entry import Activation
 from training.initialisers.entry import weighted
+from training.loop.watch import Moment, Watch
 from training.probes.keepers import Keeper
 from training.probes.probe import LayerProbe
 from training.probes.reading import NetworkReading, WeightReading
 from training.probes.warnings import warnings
-from training.watch import Moment, Watch
 
 
 class ProbeWatch(Watch):

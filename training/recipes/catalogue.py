@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from training.optimisers.catalogue import find_optimiser
-from training.recipe import Recipe
 from training.recipes.fine_tune import fine_tune
 from training.recipes.he2015 import he2015
 from training.recipes.modern import modern
 from training.recipes.quick import quick
+from training.recipes.recipe import Recipe
 from training.recipes.speedrun import speedrun
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

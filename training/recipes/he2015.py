@@ -1,6 +1,6 @@
 """The recipe of the paper that introduced residual networks."""
 
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 
 def he2015() -> Recipe:

@@ -1,6 +1,6 @@
 """What raises accuracy when time does not matter."""
 
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 
 def modern() -> Recipe:

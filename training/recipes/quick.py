@@ -1,6 +1,6 @@
 """What `train` does when nothing is asked for."""
 
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 
 def quick() -> Recipe:

@@ -1,6 +1,6 @@
 """What reaches a fair accuracy soonest, on a GPU."""
 
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 
 def speedrun() -> Recipe:

@@ -14,9 +14,9 @@ from models.statistics.baseline import Baseline
 from training.classifier import PixelClassifier
 from training.data.card import data_card
 from training.data.images import DataSet
-from training.export import export
-from training.half import check_half, halve
-from training.publication import draft_manifest, make_sample, measure
+from training.export.graph import export
+from training.export.half import check_half, halve
+from training.publication.bundle import draft_manifest, make_sample, measure
 from training.retraining.champion import Champion
 
 FINGERPRINT = "retraining"

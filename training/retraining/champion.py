@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from models.manifest import ModelManifest
 from models.repository import Bundle
 from training.activations.catalogue import find_activation
-from training.checkpoint import load_checkpoint
 from training.classifier import PixelClassifier
-from training.export import ExportParityError, check_parity
+from training.export.graph import ExportParityError, check_parity
+from training.loop.checkpoint import load_checkpoint
 from training.resnet.network import NetworkConfig, build_network
 from training.retraining.unfolding import read_back
 from training.run import Run, RunConfig

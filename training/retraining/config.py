@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from training.data.sources import DataConfig
-from training.recipe import Recipe
 from training.recipes.fine_tune import fine_tune
+from training.recipes.recipe import Recipe
 from training.retraining.bounds import Bounds
 from training.retraining.canary import Watching
 

@@ -15,7 +15,7 @@ from models.manifest import ModelManifest, Preprocessing
 from models.overloads import choose_overload
 from models.preprocessing import pixels_to_tensor
 from models.statistics.baseline import Baseline
-from training.export import INPUT, OUTPUT, open_session
+from training.export.graph import INPUT, OUTPUT, open_session
 
 BATCH = 64
 ROUNDS = 31

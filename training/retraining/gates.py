@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.diagnosis.finding import Diagnosis
-from training.export import PARITY_TOLERANCE
+from training.export.graph import PARITY_TOLERANCE
 from training.retraining.bounds import Bounds
 from training.retraining.calibration import calibration_error
 from training.retraining.paired import Pairs, inferiority, mcnemar

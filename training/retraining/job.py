@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from models.repository import ModelRepository
-from training.differences import differences
+from training.loop.differences import differences
 from training.retraining.config import JobConfig
 from training.retraining.material import load_material
 from training.retraining.outcome import Outcome

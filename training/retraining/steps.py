@@ -16,7 +16,7 @@ import torch
 from models.manifest import TrainingRecord
 from models.repository import ModelRepository
 from training.outcomes import DivergedError
-from training.publication import measure, restore_classifier
+from training.publication.bundle import measure, restore_classifier
 from training.retraining import contest, gates
 from training.retraining.canary import read_traffic, watch
 from training.retraining.candidate import FINGERPRINT, FROM, Candidate, make_candidate

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from training.activations.entry import ActivationModule
 from training.classifier import PixelClassifier
-from training.sites import NETWORK
+from training.export.sites import NETWORK
 
 FOLDED_BIAS = ".weight_bias"
 """Behind the name of a convolution: the bias that its normalisation became."""

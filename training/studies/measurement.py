@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from training.activations.catalogue import find_activation
-from training.checkpoint import previous
 from training.data.images import DataSet
-from training.evaluation import evaluate
-from training.loop import Trainer
+from training.loop.checkpoint import previous
+from training.loop.evaluation import evaluate
+from training.loop.trainer import Trainer
 from training.outcomes import DivergedError
 from training.probes.columns import columns, number
 from training.probes.probe import look

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.weights import Weights
+from training.weights.file import Weights
 
 # Counts the batches behind running statistics; older checkpoints have none, and it changes no logit.
 COUNTER = "num_batches_tracked"

@@ -29,7 +29,7 @@ class Recipe:
     nesterov: bool = True
     """Whether the momentum of sgd is Nesterov's."""
     weight_decay: float = 5e-4
-    """On weights of convolutions, linear layers, recurrent cells and attention; see `training.groups`."""
+    """On weights of convolutions, linear layers, recurrent cells and attention; see `training.optimisers.groups`."""
     clip_norm: float = 0.0
     """Gradients are shortened to this norm, of all together; 0: never."""
     schedule: str = "cosine"

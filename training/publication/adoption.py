@@ -10,12 +10,12 @@ from training.data.classes import Classes
 from training.data.folder import load_held_out
 from training.data.images import DataSet
 from training.data.inputs import InputConfig
-from training.export import export
-from training.importing import load_weights
+from training.export.graph import export
 from training.progress import progress_bar
-from training.publication import Publication, draft_manifest, make_sample, publish_measured
+from training.publication.bundle import Publication, draft_manifest, make_sample, publish_measured
 from training.resnet.network import NetworkConfig, build_network
-from training.weights import Weights
+from training.weights.file import Weights
+from training.weights.importing import load_weights
 
 
 def load_images(folder: Path, inputs: InputConfig, classes: Classes, name: str | None = None) -> DataSet:

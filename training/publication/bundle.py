@@ -21,14 +21,14 @@ from models.repository import ModelRepository
 from models.statistics.baseline import Baseline
 from models.statistics.head import linear_head
 from training.activations.catalogue import find_activation
-from training.checkpoint import load_checkpoint
 from training.classifier import PixelClassifier
 from training.data.card import data_card
 from training.data.images import DataSet, channel_moments
 from training.data.sources import load_data
-from training.evaluation import evaluate
-from training.export import INPUT, OUTPUT, ExportedGraph, export, open_session
-from training.half import check_half, halve
+from training.export.graph import INPUT, OUTPUT, ExportedGraph, export, open_session
+from training.export.half import check_half, halve
+from training.loop.checkpoint import load_checkpoint
+from training.loop.evaluation import evaluate
 from training.resnet.network import build_network
 from training.run import Run, RunConfig
 

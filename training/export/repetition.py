@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from models.opset import DOMAIN
 from models.sites.names import SCOPES
 from training.activations.entry import ActivationModule
+from training.export.sites import scopes
 from training.regularisers.rate import Rate
 from training.resnet.block import ResidualBlock
-from training.sites import scopes
 
 TRACED = 3
 """Blocks of a run that are traced: two to compare, and one before them that both may read."""

@@ -19,9 +19,9 @@ from training.activations.catalogue import find_activation
 from training.activations.entry import Activation, ActivationModule
 from training.data.images import DataSet
 from training.data.sources import DataConfig, load_data
-from training.export import INPUT, OUTPUT, PARITY_BATCHES, PARITY_TOLERANCE, ExportParityError, open_session
-from training.publication import Publication, agreeing, publish_measured
-from training.sites import describe_site
+from training.export.graph import INPUT, OUTPUT, PARITY_BATCHES, PARITY_TOLERANCE, ExportParityError, open_session
+from training.export.sites import describe_site
+from training.publication.bundle import Publication, agreeing, publish_measured
 
 
 def refresh(repository: ModelRepository, name: str, config: DataConfig, half: bool = False) -> Publication:

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from training.differences import differences
-from training.random_state import RandomState
+from training.loop.differences import differences
+from training.loop.random_state import RandomState
 from training.resnet.network import NetworkConfig
 
 MOST_NAMED = 3

@@ -13,32 +13,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from training.averaging import Averaging
-from training.batches import Batches, Position
-from training.checkpoint import Saving, load_newest, save_checkpoint
 from training.classifier import PixelClassifier
 from training.data.images import DataSet, LabelledImages, channel_moments
-from training.divergence import diverged_in_evaluation, diverged_in_step, first_not_finite
-from training.evaluation import Evaluation, tally
-from training.freezing import freeze
-from training.groups import parameter_groups
 from training.initialisers import initialise
-from training.losses import Losses
+from training.loop.averaging import Averaging
+from training.loop.batches import Batches, Position
+from training.loop.checkpoint import Saving, load_newest, save_checkpoint
+from training.loop.divergence import diverged_in_evaluation, diverged_in_step, first_not_finite
+from training.loop.evaluation import Evaluation, tally
+from training.loop.freezing import freeze
+from training.loop.losses import Losses
+from training.loop.precision import Precision
+from training.loop.random_state import RandomState
+from training.loop.resumption import check_draws, check_state
+from training.loop.schedule import Course, learning_rate
+from training.loop.step import Step
+from training.loop.stopping import Stop
+from training.loop.watch import Moment, Watch
+from training.loop.world import ALONE, World
 from training.optimisers.catalogue import find_optimiser
+from training.optimisers.groups import parameter_groups
 from training.outcomes import StoppedError
-from training.precision import Precision
 from training.progress import Bar
-from training.random_state import RandomState
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 from training.regularisers.rate import set_progress
 from training.resnet.network import NetworkConfig, build_network
 from training.resnet.normalisers import NORMALISERS
-from training.resumption import check_draws, check_state
-from training.schedule import Course, learning_rate
-from training.step import Step
-from training.stopping import Stop
-from training.watch import Moment, Watch
-from training.world import ALONE, World
 
 INITIAL_IMAGES = 128
 """Training images that an initialiser may look at."""
@@ -77,7 +77,7 @@ class Trainer:
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
         self.watches: list[Watch] = []
-        """Who looks on; see `training.watch`."""
+        """Who looks on; see `training.loop.watch`."""
         self.stop = Stop()
         """Asked after each step."""
         self.saving = Saving()

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.precision import Precision
-from training.recipe import Recipe
-from training.world import World, present
+from training.loop.precision import Precision
+from training.loop.world import World, present
+from training.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from models.overloads import choose_overload
 from training.activations.catalogue import find_activation
 from training.activations.entry import ActivationModule
 from training.classifier import PixelClassifier
-from training.published import LOGITS, PublishedClassifier
-from training.repetition import RepetitionError, Run, find_runs, lengthen, shortened
+from training.export.published import LOGITS, PublishedClassifier
+from training.export.repetition import RepetitionError, Run, find_runs, lengthen, shortened
+from training.export.simplification import simplify
+from training.export.sites import NETWORK, find_blocks, find_sites, module_path
 from training.resnet.recurrent import BidirectionalReader
-from training.simplification import simplify
-from training.sites import NETWORK, find_blocks, find_sites, module_path
 
 logger = logging.getLogger("reslens")
 

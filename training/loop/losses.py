@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from training.world import World
+from training.loop.world import World
 
 # Steps between two readings on a GPU, which works while the program goes ahead; on the CPU nothing is gained by that.
 INTERVAL = 20

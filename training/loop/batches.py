@@ -14,8 +14,8 @@ from training.augmentations.erasing import RandomErasing
 from training.augmentations.mixing import draw_mixing
 from training.augmentations.rand_augment import RandAugment
 from training.data.images import DataSet, channel_moments
-from training.recipe import Recipe
-from training.world import World
+from training.loop.world import World
+from training.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)

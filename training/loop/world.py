@@ -13,8 +13,8 @@ import torch.distributed as distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from training.loop.synchronised import synchronise
 from training.outcomes import LostProcessError
-from training.synchronised import synchronise
 
 # A process that says nothing for so long is taken for lost; one that is gone is noticed at once.
 PATIENCE = datetime.timedelta(minutes=5)

@@ -15,8 +15,8 @@ from models.manifest import HalfPrecision, Metrics
 from models.overloads import choose_overload
 from models.preprocessing import pixels_to_tensor
 from training.data.images import DataSet
-from training.evaluation import Evaluation, evaluate
-from training.export import INPUT, OUTPUT, ExportParityError, open_session
+from training.export.graph import INPUT, OUTPUT, ExportParityError, open_session
+from training.loop.evaluation import Evaluation, evaluate
 
 # |logit − logit in single precision|, relative to the largest |logit|.
 TOLERANCE = 0.02

@@ -1,0 +1,1 @@
+"""A trained network → an ONNX graph that computes the same, with a name for everything in it."""

@@ -1,0 +1,1 @@
+"""What was trained, here or elsewhere → a measured bundle on the shelf."""
