@@ -1,6 +1,7 @@
 """The compiled pass against NumPy in float64, for any layout, shape, sign and value."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -192,18 +193,32 @@ def computed(cache: str) -> list[str]:
     return run.stdout.split()
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a first start keeps: compiling takes seconds, so once for all tests."""
+    cache = tmp_path_factory.mktemp("compiled")
+    file, with_numba = computed(str(cache))
+    assert with_numba == "True"
+    assert [entry.name for entry in cache.iterdir()] == [Path(file).name]
+    return Path(file)
+
+
+def kept(compiled: Path, cache: Path) -> Path:
+    """The same in a folder of its own, as a process would have left it."""
+    return Path(shutil.copy(compiled, cache))
+
+
 def test_where_nothing_can_be_written_it_is_compiled_in_memory() -> None:
     assert computed("/proc/no/such/place") == ["None", "True"]
 
 
-def test_it_is_compiled_once_and_again_where_its_file_is_damaged(tmp_path: Path) -> None:
-    file, compiled = computed(str(tmp_path))
-    assert compiled == "True"
-    assert computed(str(tmp_path)) == [file, "False"]
-    Path(file).write_bytes(Path(file).read_bytes()[:-1])
-    assert computed(str(tmp_path)) == [file, "True"]
-    assert computed(str(tmp_path)) == [file, "False"]
-    assert [entry.name for entry in tmp_path.iterdir()] == [Path(file).name]
+def test_it_is_compiled_once_and_again_where_its_file_is_damaged(compiled: Path, tmp_path: Path) -> None:
+    file = kept(compiled, tmp_path)
+    assert computed(str(tmp_path)) == [str(file), "False"]
+    file.write_bytes(file.read_bytes()[:-1])
+    assert computed(str(tmp_path)) == [str(file), "True"]
+    assert computed(str(tmp_path)) == [str(file), "False"]
+    assert [entry.name for entry in tmp_path.iterdir()] == [file.name]
 
 
 THREADS = """
@@ -225,20 +240,19 @@ print(len(set(map(id, found))))
 """
 
 
-def test_threads_that_run_it_first_together_run_the_same(tmp_path: Path) -> None:
+def test_threads_that_run_it_first_together_run_the_same(compiled: Path) -> None:
     """What one of them had for itself would be gone when it ends, and others be called into it."""
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    computed(str(tmp_path))
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(compiled.parent)}
     for _ in range(3):
         run = subprocess.run([sys.executable, "-c", THREADS], check=True, env=environment, stdout=subprocess.PIPE)
         assert run.stdout.split() == [b"1"]
 
 
 @pytest.mark.parametrize("open_to_others", ["file", "folder", "link"])
-def test_code_that_others_may_have_written_is_not_run(tmp_path: Path, open_to_others: str) -> None:
+def test_code_that_others_may_have_written_is_not_run(compiled: Path, tmp_path: Path, open_to_others: str) -> None:
     cache = tmp_path / "cache"
-    cache.mkdir()
-    file = Path(computed(str(cache))[0])
+    cache.mkdir(mode=0o700)
+    file = kept(compiled, cache)
     if open_to_others == "file":
         file.chmod(0o666)
     elif open_to_others == "folder":
