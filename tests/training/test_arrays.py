@@ -1,6 +1,8 @@
 """NumPy archives: every way in which images, labels and names are laid out in them, and what is refused."""
 
 import re
+import resource
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -136,6 +138,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "two dimensions": ({"images": images(40, 144), "labels": LABELS}, "images of shape (40, 144): give N×H×W, or"),
     "channels first": ({"images": images(40, 3, 12, 12), "labels": LABELS}, "images of shape (40, 3, 12, 12)"),
     "no image": ({"images": images(0, 9, 9), "labels": LABELS[:0]}, "has no image: its shape is (0, 9, 9)"),
+    "a single label": ({"images": images(), "labels": np.array(3)}, "has 40 images and a single label"),
     "too few labels": ({"images": images(), "labels": LABELS[1:]}, "has 40 images and 39 labels"),
     "no labels": ({"images": images()}, "has images: give images and labels, or train_images"),
     "nothing": ({}, "has nothing: give images and labels"),
@@ -145,6 +148,26 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a gap": ({"images": images(), "labels": LABELS * 2}, "has no image of class 1, 3, 5"),
     "negative": ({"images": images(), "labels": LABELS - 1}, "has the label -1: use 0 to 2"),
     "huge": ({"images": images(), "labels": LABELS * 10**9}, "has the label 3000000000: number the classes from 0"),
+    "beyond signed": (
+        {"images": images(), "labels": LABELS.astype(np.uint64) + np.uint64(2**63)},
+        "has the label 9223372036854775811: number the classes from 0",
+    ),
+    "a blank name": (
+        {"images": images(), "labels": LABELS, "class_names": ["a", " ", "c", "d"]},
+        "has a class without a printable name (' ')",
+    ),
+    "a name of two lines": (
+        {"images": images(), "labels": np.array(["a", "b\nc"])[LABELS % 2]},
+        r"has a class without a printable name ('b\nc')",
+    ),
+    "a name that is no text": (
+        {"images": images(), "labels": LABELS, "class_names": ["a", "\udcff", "c", "d"]},
+        r"has a class without a printable name ('\udcff')",
+    ),
+    "large images": (
+        {"images": np.zeros((8, 1025, 1025), np.uint8), "labels": LABELS[:8]},
+        "has images of 1025 pixels a side: give --image-size, at most 1024",
+    ),
     "more than names": (
         {"images": images(), "labels": LABELS, "class_names": ["a", "b", "c"]},
         "has the label 3: use 0 to 2, as many as there are classes",
@@ -192,6 +215,24 @@ def test_objects_are_not_unpickled(tmp_path: Path) -> None:
         archive.writestr("labels.npy", payload)
     refused(tmp_path / "b.npz", "array images of")
     assert not (tmp_path / "executed").exists()
+
+
+def test_arrays_in_folders_of_the_archive_are_others(tmp_path: Path) -> None:
+    saved(tmp_path / "b.npz", **{"../images": images(), "/labels": LABELS})
+    refused(tmp_path / "b.npz", "b.npz has ../images, /labels: give images and labels")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit on the size of files stands for a disk without room")
+def test_a_disk_without_room_for_what_an_archive_unpacks(tmp_path: Path) -> None:
+    """A few kilobytes that say they are 100 MB: the room is asked for before any of it is written."""
+    path = saved(tmp_path / "a.npz", images=np.zeros((25_000, 64, 64), np.uint8), labels=np.arange(25_000) % 2)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10 << 20, limits[1]))
+    try:
+        refused(path, "it needs 102,400,128 bytes in ")
+        refused(path, "set TMPDIR to a larger disk")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_arrays_in_fortran_order(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def config(pictures: Path) -> DataConfig:
 def test_the_card_counts_measures_and_identifies(pictures: Path) -> None:
     data = load_data(config(pictures))
     card = data_card(data)
-    assert (card.name, card.source) == ("Bugs", "image folder")
+    assert (card.name, card.source) == ("Bugs", "image folder, train and test")
     assert [(each.name, each.training, each.held_out) for each in card.classes] == [("ant", 5, 5), ("bee", 10, 5)]
     assert (card.training_images, card.held_out_images) == (15, 10)
     assert card.widths is not None

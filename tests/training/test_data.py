@@ -59,6 +59,15 @@ def test_digits_hold_out_a_fifth_of_every_class() -> None:
     np.testing.assert_allclose(share, 0.2, atol=0.01)
 
 
+@pytest.mark.parametrize(("share", "count"), [(0.001, 2), (0.999, 1795)])
+def test_shares_of_the_digits_that_leave_a_class_without_an_image(share: float, count: int) -> None:
+    message = (
+        f"--held-out-share {share} of 1,797 digits leaves {count:,} held out: leave at least one of each of the 10"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        digits.load(share)
+
+
 def test_digits_are_split_alike_every_time() -> None:
     first, again = digits.load(), digits.load()
     assert np.array_equal(first.held_out.pixels, again.held_out.pixels)

@@ -1,15 +1,19 @@
 """The folder source on real image files."""
 
 import io
+import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from models.card import DataCard
 from models.manifest import Preprocessing
 from training.data import folder, reading
+from training.data.card import data_card
 from training.data.images import DataSet
 
 SIZE = 6
@@ -44,7 +48,10 @@ def contents(data: DataSet) -> tuple[list[tuple[int, int]], list[tuple[int, int]
     return splits[0], splits[1]
 
 
-@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("training", "validation"), ("train", "val")])
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("train", "test"), ("training", "validation"), ("train", "val"), ("Train", "TEST"), ("Training", "Testing")],
+)
 def test_given_splits(tmp_path: Path, train: str, test: str) -> None:
     fill(tmp_path / train, {"cat": 3, "dog": 2})
     fill(tmp_path / test, {"cat": 1, "dog": 2}, start=100)
@@ -55,6 +62,37 @@ def test_given_splits(tmp_path: Path, train: str, test: str) -> None:
     assert data.class_names == ("cat", "dog")
     assert data.mirrored
     assert data.preprocessing == PREPROCESSING
+    assert data.source == f"image folder, {train} and {test}"
+
+
+def test_the_card_says_which_of_two_held_out_splits_was_read(tmp_path: Path) -> None:
+    for part in ("train", "val", "test"):
+        fill(tmp_path / part, {"cat": 2, "dog": 2})
+    assert folder.load(tmp_path, PREPROCESSING).source == "image folder, train and test"
+
+
+def test_a_training_split_alone_holds_out_a_share(tmp_path: Path) -> None:
+    fill(tmp_path / "train", {"cat": 20, "dog": 10})
+    data = folder.load(tmp_path, PREPROCESSING)
+    training, held_out = contents(data)
+    assert sorted(training + held_out) == [(0, n) for n in range(20)] + [(1, n) for n in range(10)]
+    assert [kind for kind, _ in held_out] == [0, 0, 1]
+    assert (data.class_names, data.source) == (("cat", "dog"), "image folder, train")
+
+
+def test_a_class_may_be_called_like_a_split(tmp_path: Path) -> None:
+    fill(tmp_path, {"car": 2, "plane": 2, "train": 2})
+    assert folder.load(tmp_path, PREPROCESSING).class_names == ("car", "plane", "train")
+
+
+def test_a_held_out_split_alone(tmp_path: Path) -> None:
+    fill(tmp_path / "test", {"cat": 2, "dog": 2})
+    refused(tmp_path, f"{tmp_path} has test but no train to learn from")
+
+
+def test_splits_of_loose_images_are_no_classes(tmp_path: Path) -> None:
+    fill(tmp_path, {"Train": 3, "Test": 3})
+    refused(tmp_path, f"{tmp_path / 'Train'} has 0 sub-folders")
 
 
 def test_flat_folder_holds_out_a_tenth_of_every_class(tmp_path: Path) -> None:
@@ -84,9 +122,42 @@ def test_other_files_and_hidden_folders_do_not_count(tmp_path: Path) -> None:
     (tmp_path / "train" / "cat" / "notes.txt").write_text("not an image")
     (tmp_path / "train" / ".cache").mkdir()
     (tmp_path / "train" / "README").write_text("not a class")
+    (tmp_path / "train" / "cat" / "._image000.png").write_bytes(b"what macOS leaves behind")
+    (tmp_path / "train" / "cat" / ".thumbnails").mkdir()
     data = folder.load(tmp_path, PREPROCESSING)
     assert data.class_names == ("cat", "dog")
     assert len(data.training) == 4
+
+
+def test_images_a_level_down_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    fill(tmp_path, {"cat": 3, "dog": 3, "dog/puppies": 3})
+    refused(tmp_path, f"{tmp_path / 'dog'} has a folder of its own, puppies, whose images nobody would see")
+
+
+def test_suffixes_in_capital_letters(tmp_path: Path) -> None:
+    fill(tmp_path, {"cat": 3, "dog": 3})
+    for path in tmp_path.glob("dog/*.png"):
+        path.rename(path.with_suffix(".PnG"))
+    training, held_out = contents(folder.load(tmp_path, PREPROCESSING))
+    assert len(training + held_out) == 6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not have names that are no text")
+@pytest.mark.parametrize("name", [b"b\xff", b"b\n", b"b\x1b[31m", b" "])
+def test_a_class_whose_name_cannot_be_shown(name: bytes, tmp_path: Path) -> None:
+    fill(tmp_path, {"cat": 3, "dog": 3})
+    (tmp_path / "dog").rename(tmp_path / os.fsdecode(name))
+    refused(tmp_path, f"{tmp_path} has a class without a printable name ({os.fsdecode(name)!a})")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not have names that are no text")
+def test_a_corrupt_file_whose_name_is_no_text_goes_into_the_card(tmp_path: Path) -> None:
+    fill(tmp_path / "train", {"cat": 1, "dog": 1})
+    fill(tmp_path / "test", {"cat": 1, "dog": 1})
+    (tmp_path / "test" / "dog" / os.fsdecode(b"\xff.png")).write_bytes(b"no image")
+    card = data_card(folder.load(tmp_path, PREPROCESSING, skip_corrupt=1))
+    assert [each.image for each in card.skipped] == [r"test/dog/\xff.png"]
+    assert DataCard.model_validate_json(card.model_dump_json()) == card
 
 
 def test_name_is_the_folders_if_none_is_given(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from training.data import parquet
 from training.data.images import DataSet
 from training.data.parquet import list_parquet
 from training.data.sources import DataConfig, load_data
@@ -116,7 +117,20 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a missing label": ({"image": FILES, "label": [*LABELS[:-1], None]}, "has no label in row 23"),
     "fractions": ({"image": FILES, "label": [0.5] * 24}, "has labels of type double: give integers from 0"),
     "negative": ({"image": FILES, "label": [-1, *LABELS[1:]]}, "has the label -1"),
-    "text as images": ({"image": ["a"] * 24, "label": LABELS}, "column image of"),
+    "text as images": ({"image": ["a"] * 24, "label": LABELS}, "is string: give the bytes of image files"),
+    "numbers as images": ({"image": [[1, 2]] * 24, "label": LABELS}, "is list<element: int64>: give the bytes"),
+    "another structure": ({"image": [{"data": FILES[0]}] * 24, "label": LABELS}, "is struct<data: binary>: give"),
+    "structures in each other": (
+        {"image": [{"bytes": {"data": FILES[0]}}] * 24, "label": LABELS},
+        "is struct<bytes: struct<data: binary>>: give the bytes of image files, or a structure with them as `bytes`",
+    ),
+    "labels in lists": (
+        {"image": FILES, "label": [[0] * (1 + index % 2) for index in range(24)]},
+        "has labels of type list<element: int64>: give integers from 0, or strings",
+    ),
+    "truth values": ({"image": FILES, "label": [True, False] * 12}, "has labels of type bool"),
+    "only missing labels": ({"image": FILES, "label": pa.nulls(24)}, "has no label in row 0"),
+    "a blank class": ({"image": FILES, "label": ["", "b", "c"] * 8}, "has a class without a printable name ('')"),
     "one class": ({"image": FILES, "label": [0] * 24}, "has 1 classes"),
     "no row": ({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}, "has 0 classes"),
 }
@@ -126,6 +140,39 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_cannot_be_learned_from(name: str, tmp_path: Path) -> None:
     columns, message = BAD[name]
     refused(write(tmp_path / "a.parquet", columns), message)
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(FILES), pa.array(FILES), pa.array(LABELS)], ["image", "image", "label"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    refused(tmp_path / "a.parquet", "has 2 columns image")
+
+
+def test_metadata_that_nests_without_end(tmp_path: Path) -> None:
+    table = pa.table({"image": FILES, "label": LABELS}).replace_schema_metadata({"huggingface": "[" * 100_000})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert load(tmp_path / "a.parquet").class_names == ("0", "1", "2")
+
+
+def test_a_suffix_in_capital_letters(tmp_path: Path) -> None:
+    write(tmp_path / "TRAIN-0.PARQUET", {"image": FILES, "label": LABELS})
+    whole(load(tmp_path))
+
+
+def test_of_large_images_few_are_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"image": [RANDOM.bytes(50_000) for _ in range(200)], "label": [index % 2 for index in range(200)]}
+    # A page for each row: what is held are the rows that are asked for.
+    paged = {"write_batch_size": 1, "data_page_size": 1}
+    path = write(tmp_path / "a.parquet", rows, compression="none", use_dictionary=False, **paged)
+    del rows
+    most = []
+    for size in (1 << 26, 200_000):
+        monkeypatch.setattr(parquet, "BATCH_BYTES", size)
+        before, held = pa.total_allocated_bytes(), 0
+        for _ in list_parquet(path).samples:
+            held = max(held, pa.total_allocated_bytes() - before)
+        most.append(held)
+    assert most[1] < most[0] / 2
 
 
 def test_label_types_that_differ(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Images of every kind: the very pixels that the service sees, and what cannot be read is listed."""
 
+import os
 import re
 import resource
 import subprocess
@@ -183,9 +184,46 @@ def test_a_file_that_may_not_be_read_is_corrupt_too(tmp_path: Path) -> None:
     (tmp_path / "train" / "odd" / "folder.png").mkdir()
     data = read(list_images(tmp_path), COLOUR, skip_corrupt=2)
     assert {each.image: each.reason for each in data.skipped} == {
-        "train/odd/folder.png": "Is a directory",
+        "train/odd/folder.png": "it is no regular file",
         "train/odd/gone.png": "No such file or directory",
     }
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a named pipe")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    corrupt_folder(tmp_path, 0)
+    os.mkfifo(tmp_path / "train" / "odd" / "pipe.png")
+    data = read(list_images(tmp_path), COLOUR, skip_corrupt=1)
+    assert [(each.image, each.reason) for each in data.skipped] == [("train/odd/pipe.png", "it is no regular file")]
+
+
+def test_large_pictures_are_read_without_a_word_of_the_library(tmp_path: Path) -> None:
+    """Warnings are errors here: Pillow has one for images of more than 89 megapixels."""
+    corrupt_folder(tmp_path, 0)
+    Image.new("1", (9500, 9500)).save(tmp_path / "train" / "odd" / "large.png")
+    data = read(list_images(tmp_path), COLOUR)
+    assert data.sizes is not None
+    assert data.sizes.max() == 9500
+
+
+def test_of_large_encoded_images_few_are_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 1000)
+    content, pulled, done = photograph("brick", quality=20), 0, 0
+
+    def samples() -> Iterator[Sample]:
+        nonlocal pulled
+        for number in range(9):
+            pulled += 1
+            assert pulled - done <= 2, "one to be decoded, one decoded"
+            yield Sample(str(number), content)
+
+    def advance(read: int, _total: int) -> None:
+        nonlocal done
+        done = read
+
+    labels = np.arange(9) % 2
+    listing = Listing("a", "b", tmp_path, samples(), labels, labels == 2, ("x", "y"), mirrored=True)
+    assert len(read(listing, COLOUR, 0, advance, every_class=False).training) == 9
 
 
 def test_no_interpreter_of_a_page_language_is_started(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from training.data.labels import class_indices
 from training.data.listing import Listing, Sample
-from training.data.reading import reserve
+from training.data.reading import FULL, reserve
 from training.data.splits import hold_out, split_files
 
 CHANNELS = (1, 2, 3, 4)
@@ -91,7 +91,7 @@ class _Archive:
         self.path = path
         try:
             with zipfile.ZipFile(path) as archive:
-                self.names = {Path(name).stem for name in archive.namelist() if name.endswith(".npy")}
+                self.names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
         except (OSError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is no whole NumPy archive ({error}): save it again with numpy.savez") from error
 
@@ -109,7 +109,13 @@ class _Archive:
                     with archive.open(member) as content:
                         shutil.copyfileobj(content, file)
             except (OSError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-                raise ValueError(f"array {name} of {self.path} cannot be read: {error}") from error
+                full = isinstance(error, OSError) and error.errno in FULL
+                advice = (
+                    f": it needs {member.file_size:,} bytes in {tempfile.gettempdir()}; set TMPDIR to a larger disk"
+                )
+                raise ValueError(
+                    f"array {name} of {self.path} cannot be read ({error}){advice if full else ''}"
+                ) from error
             try:
                 # A file that is mapped stays there until nothing maps it, whatever becomes of its name.
                 return open_memmap(copy, mode="r")
@@ -129,8 +135,9 @@ class _Archive:
             raise ValueError(f"{where} has images of shape {images.shape}: give N×H×W, or N×H×W×C with C of 1 to 4")
         if not all(images.shape):
             raise ValueError(f"{where} has no image: its shape is {images.shape}")
-        if len(images) != len(labels):
-            raise ValueError(f"{where} has {len(images)} images and {len(labels)} labels: give one label an image")
+        if labels.shape[:1] != images.shape[:1]:
+            count = f"{labels.shape[0]} labels" if labels.ndim else "a single label"
+            raise ValueError(f"{where} has {len(images)} images and {count}: give one label an image")
         return _Part(where, images, labels)
 
     def class_names(self) -> tuple[str, ...] | None:
@@ -179,7 +186,8 @@ def _flat(part: _Part) -> NDArray[Any]:
     labels = part.labels
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    return labels.astype(np.int64) if labels.dtype.kind in "iu" else np.array(labels)
+    fitting = labels.dtype.kind in "iu" and labels.max(initial=0) <= np.iinfo(np.int64).max
+    return labels.astype(np.int64) if fitting else np.array(labels)
 
 
 def _samples(parts: Sequence[_Part]) -> Iterator[Sample]:

@@ -70,10 +70,16 @@ def read_classes(path: Path) -> Classes:
     return _checked(classes, str(path))
 
 
+def check_names(names: Sequence[str], where: str) -> None:
+    """Raise `ValueError` where a name is blank, or cannot be shown on one line or written in UTF-8."""
+    # What is no UTF-8 in the name of a file is a surrogate here, which is not printable either.
+    if bad := [name for name in names if not (name.strip() and name.isprintable())]:
+        raise ValueError(f"{where} has a class without a printable name ({bad[0]!a}): give every class one")
+
+
 def _checked(classes: Classes, where: str) -> Classes:
     for labels in (classes.names, classes.ids):
-        if not all(label.strip() and label.isprintable() for label in labels):
-            raise ValueError(f"{where} has a class without a printable name: give every class one")
+        check_names(labels, where)
     if len(classes.names) < 2:
         raise ValueError(f"{where} has {len(classes.names)} class names: a classifier has at least 2")
     return classes

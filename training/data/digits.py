@@ -16,6 +16,12 @@ def load(share: float | None = None) -> DataSet:
     pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     labels = bunch.target.astype(np.int64)
     held_out = HELD_OUT_SHARE if share is None else share
+    count, classes = round(held_out * len(labels)), len(bunch.target_names)
+    if not classes <= count <= len(labels) - classes:
+        raise ValueError(
+            f"--held-out-share {held_out} of {len(labels):,} digits leaves {count:,} held out: "
+            f"leave at least one of each of the {classes} classes on both sides"
+        )
     train, test = train_test_split(np.arange(len(labels)), test_size=held_out, stratify=labels, random_state=0)
     return DataSet(
         name="digits (scikit-learn, UCI optical recognition of handwritten digits)",

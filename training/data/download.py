@@ -50,6 +50,8 @@ def fetch(file: RemoteFile, folder: Path, advance: Advance) -> Path:
                 f"{file.name} could not be downloaded from {file.url} ({_reason(error)}): get it elsewhere "
                 f"({file.size:,} bytes, SHA-256 {file.sha256}); put it into {folder}, or give its folder as --data-dir"
             ) from error
+    if not path.is_file():
+        raise ValueError(f"{path} is no file: remove it, and that of {file.url} will be downloaded")
     found = pooch.file_hash(path, alg="sha256")
     if found != file.sha256:
         raise ValueError(

@@ -70,7 +70,7 @@ def digest(data: DataSet) -> str:
     """SHA-256 over class names, labels and images of both splits: a resumed run must see the same ones."""
     sha = hashlib.sha256("\0".join(data.class_names).encode())
     for images in (data.training, data.held_out):
-        sha.update(images.labels.tobytes())
+        sha.update(images.labels.astype("<i8", copy=False).tobytes())
         for start in range(0, len(images), PART):
             sha.update(images.pixels[start : start + PART].tobytes())
     return sha.hexdigest()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.classes import MAX_CLASSES
+from training.data.classes import MAX_CLASSES, check_names
 
 SHOWN = 5
 
@@ -17,17 +17,20 @@ def class_indices(
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Index of each label N or N×1, and the names: of integers those given or the integers, of strings in their order.
 
-    Raises `ValueError` for labels that are neither, or that the names given do not have.
+    Raises `ValueError` for labels that are neither, or that the names given do not have, and for unprintable names.
     """
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
         raise ValueError(f"{where} has labels of shape {labels.shape}: give one label an image, of shape N or N×1")
     if labels.dtype.kind in "iu":
-        return _from_integers(labels, class_names, where)
-    if labels.dtype.kind == "U":
-        return _from_strings(labels, class_names, where)
-    raise ValueError(f"{where} has labels of type {labels.dtype}: give integers from 0, or strings")
+        indices, names = _from_integers(labels, class_names, where)
+    elif labels.dtype.kind == "U":
+        indices, names = _from_strings(labels, class_names, where)
+    else:
+        raise ValueError(f"{where} has labels of type {labels.dtype}: give integers from 0, or strings")
+    check_names(names, where)
+    return indices, names
 
 
 def class_weights(

@@ -20,7 +20,9 @@ IMAGES = ("image", "img")
 LABELS = ("label", "fine_label")
 """Columns, the first that is there; CIFAR-100 has coarse labels beside fine ones."""
 ROWS = 64
-"""Read at a time: encoded images of any size."""
+"""Read at a time, or fewer where images are large."""
+BATCH_BYTES = 1 << 26
+"""Of the rows that are read at a time, by the mean of their group."""
 
 
 def list_parquet(path: Path, share: float | None = None, class_names: tuple[str, ...] | None = None) -> Listing:
@@ -31,6 +33,8 @@ def list_parquet(path: Path, share: float | None = None, class_names: tuple[str,
     """
     training, held_out = split_files(path, ".parquet")
     files = training + held_out
+    for file in files:
+        _check(file)
     found = [_labels(file) for file in files]
     kinds = {labels.dtype.kind for labels in found if len(labels)}
     if len(kinds) > 1:
@@ -68,7 +72,15 @@ def _column(file: "ParquetFile", path: Path, names: Sequence[str]) -> str:
     column = next((name for name in names if name in columns), None)
     if column is None:
         raise ValueError(f"{path} has no column {' or '.join(names)}: it has {', '.join(columns) or 'none'}")
+    if columns.count(column) > 1:
+        raise ValueError(f"{path} has {columns.count(column)} columns {column}: give them names of their own")
     return column
+
+
+def _check(path: Path) -> None:
+    with _opened(path) as file:
+        _check_labels(file, path, _column(file, path, LABELS))
+        _check_images(file, path, _column(file, path, IMAGES))
 
 
 def _labels(path: Path) -> NDArray[Any]:
@@ -79,8 +91,6 @@ def _labels(path: Path) -> NDArray[Any]:
             row = found.is_null().to_pylist().index(True)
             raise ValueError(f"{path} has no label in row {row}: give one to every image, or leave the row out")
         labels = np.array(found.to_pylist())
-    if len(labels) and labels.dtype.kind not in "iuU":
-        raise ValueError(f"{path} has labels of type {found.type}: give integers from 0, or strings")
     return labels if len(labels) else labels.astype(np.int64)
 
 
@@ -91,9 +101,48 @@ def _class_names(path: Path) -> tuple[str, ...] | None:
         column = _column(file, path, LABELS)
     try:
         names = json.loads(written or b"")["info"]["features"][column]["names"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
+def _check_labels(file: "ParquetFile", path: Path, column: str) -> None:
+    import pyarrow.types as kinds
+
+    found = file.schema_arrow.field(column).type
+    kind = _plain(found)
+    if not (kinds.is_integer(kind) or kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_null(kind)):
+        raise ValueError(f"{path} has labels of type {found}: give integers from 0, or strings")
+
+
+def _check_images(file: "ParquetFile", path: Path, column: str) -> None:
+    import pyarrow.types as kinds
+
+    found = file.schema_arrow.field(column).type
+    kind = _plain(found)
+    if kinds.is_struct(found):
+        index = found.get_field_index("bytes")
+        kind = None if index < 0 else found.field(index).type
+    binary = (kinds.is_binary, kinds.is_large_binary, kinds.is_fixed_size_binary, kinds.is_null)
+    if kind is None or not any(is_one(kind) for is_one in binary):
+        raise ValueError(
+            f"column {column} of {path} is {found}: give the bytes of image files, or a structure with them as `bytes`"
+        )
+
+
+def _plain(kind: Any) -> Any:
+    """The type of the values, where a column stores each of them once."""
+    import pyarrow.types as kinds
+
+    return kind.value_type if kinds.is_dictionary(kind) else kind
+
+
+def _rows(file: "ParquetFile", group: int, column: str) -> int:
+    """Of a row group, how many to read at a time."""
+    found = file.metadata.row_group(group)
+    columns = (found.column(index) for index in range(found.num_columns))
+    size = sum(int(each.total_uncompressed_size) for each in columns if each.path_in_schema.split(".")[0] == column)
+    return max(1, min(ROWS, BATCH_BYTES * int(found.num_rows) // max(size, 1)))
 
 
 def _samples(files: Sequence[Path]) -> Iterator[Sample]:
@@ -101,12 +150,10 @@ def _samples(files: Sequence[Path]) -> Iterator[Sample]:
         with _opened(path) as file:
             column = _column(file, path, IMAGES)
             row = 0
-            for batch in file.iter_batches(batch_size=ROWS, columns=[column]):
-                for value in batch.column(0).to_pylist():
-                    content = value.get("bytes") if isinstance(value, dict) else value
-                    if content is not None and not isinstance(content, bytes):
-                        raise ValueError(
-                            f"column {column} of {path} has {type(content).__name__}: give the bytes of image files"
-                        )
-                    yield Sample(f"{path.name}, row {row}", content or b"")
-                    row += 1
+            for group in range(file.num_row_groups):
+                rows = _rows(file, group, column)
+                for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=[column]):
+                    for value in batch.column(0).to_pylist():
+                        content = value.get("bytes") if isinstance(value, dict) else value
+                        yield Sample(f"{path.name}, row {row}", content or b"")
+                        row += 1

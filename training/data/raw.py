@@ -56,7 +56,7 @@ class Cifar:
         contents = _extracted(folder, self.folder, names) or self._packed(folder, names, advance)
         training = [self._records(contents[name], name) for name in self.training]
         whole = Part(*(np.concatenate(arrays) for arrays in zip(*training, strict=True)))
-        class_names = tuple(contents[self.names].decode().split())
+        class_names = tuple(contents[self.names].decode(errors="replace").split())
         return Parts(whole, self._records(contents[self.held_out], self.held_out), class_names)
 
     def _packed(self, folder: Path | None, names: Sequence[str], advance: Advance) -> dict[str, bytes]:
@@ -164,5 +164,7 @@ def _extracted(folder: Path | None, inner: str, names: Sequence[str]) -> dict[st
     """The files as they lie in `folder` or in `inner` below it; None where one is missing in both."""
     for place in (folder, folder / inner) if folder else ():
         if all((place / name).is_file() for name in names):
+            if large := [name for name in names if (place / name).stat().st_size > MAX_BYTES]:
+                raise ValueError(f"{place / large[0]} has more than {MAX_BYTES:,} bytes: extract it again")
             return {name: (place / name).read_bytes() for name in names}
     return None

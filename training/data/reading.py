@@ -1,13 +1,15 @@
 """Images of any source → pixels of both splits, by the one definition of pre-processing."""
 
 import errno
+import math
 import os
 import shutil
+import stat
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,11 +26,15 @@ from training.data.listing import Listing, Sample
 IN_MEMORY_BYTES = 2 << 30
 CHUNK = 256
 """Images that are decoded at a time: what is held beside the result."""
-GROUP = 16
-"""Images of one task: small ones take less time than a task does."""
+CHUNK_BYTES = 1 << 26
+"""Of them as long as they are encoded; a single one may be larger."""
+TASKS = 16
+"""Of one chunk: small images take less time than a task does."""
 MAX_PIXELS = 1 << 27
 """After resizing; of larger ones before it Pillow says no."""
 SHOWN = 20
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+"""What the system says of a disk without room."""
 
 Advance = Callable[[int, int], None]
 """Told (images read, images in all) as reading goes on."""
@@ -60,18 +66,21 @@ def read(
     kept = np.zeros(count, np.bool_)
     filled = [0, 0]
     skipped: list[SkippedImage] = []
-    for index, (sample, result) in enumerate(_decode(listing.samples, preprocessing)):
-        if isinstance(result, str):
-            skipped.append(SkippedImage(image=sample.name, reason=result))
-            if len(skipped) > skip_corrupt + SHOWN:
-                break
-        else:
-            which = int(listing.held_out[index])
-            (training, held_out)[which][filled[which]] = result.pixels
-            filled[which] += 1
-            sizes[index] = result.size
-            kept[index] = True
-        advance(index + 1, count)
+    with warnings.catch_warnings():
+        # Of images that Pillow finds large and still reads.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        for index, (sample, result) in enumerate(_decode(listing.samples, preprocessing)):
+            if isinstance(result, str):
+                skipped.append(SkippedImage(image=sample.name, reason=result))
+                if len(skipped) > skip_corrupt + SHOWN:
+                    break
+            else:
+                which = int(listing.held_out[index])
+                (training, held_out)[which][filled[which]] = result.pixels
+                filled[which] += 1
+                sizes[index] = result.size
+                kept[index] = True
+            advance(index + 1, count)
     if len(skipped) > skip_corrupt:
         raise ValueError(_too_many(listing.root, skipped, skip_corrupt))
     if every_class and skipped:
@@ -127,10 +136,30 @@ def _decode(samples: Iterable[Sample], preprocessing: Preprocessing) -> Iterator
     """Each sample with its pixels, or with the reason that there are none; a chunk at a time, on all cores."""
     left = iter(samples)
     with ThreadPoolExecutor() as pool:
-        while chunk := list(islice(left, CHUNK)):
-            groups = [chunk[start : start + GROUP] for start in range(0, len(chunk), GROUP)]
+        while chunk := _chunk(left):
+            each = math.ceil(len(chunk) / TASKS)
+            groups = [chunk[start : start + each] for start in range(0, len(chunk), each)]
             for done in pool.map(lambda group: [(sample, _attempt(sample, preprocessing)) for sample in group], groups):
                 yield from done
+
+
+def _chunk(samples: Iterator[Sample]) -> list[Sample]:
+    """The next ones: as many as may be held."""
+    chunk, size = [], 0
+    for sample in samples:
+        chunk.append(sample)
+        size += _held(sample)
+        if len(chunk) == CHUNK or size >= CHUNK_BYTES:
+            break
+    return chunk
+
+
+def _held(sample: Sample) -> int:
+    """Bytes in memory."""
+    content = sample.content
+    if isinstance(content, Path):
+        return 0
+    return content.nbytes if isinstance(content, np.ndarray) else len(content)
 
 
 def _attempt(sample: Sample, preprocessing: Preprocessing) -> _Decoded | str:
@@ -166,9 +195,14 @@ def _open(sample: Sample) -> Image.Image:
     content = sample.content
     if isinstance(content, np.ndarray):
         return Image.fromarray(np.ascontiguousarray(content))
-    if not isinstance(content, Path) and not content:
+    if isinstance(content, Path):
+        # Of a pipe the first byte may never come.
+        if not stat.S_ISREG(content.stat().st_mode):
+            raise ValueError("it is no regular file")
+        return Image.open(content, formats=FORMATS)
+    if not content:
         raise ValueError("it has no bytes")
-    return Image.open(content if isinstance(content, Path) else BytesIO(content), formats=FORMATS)
+    return Image.open(BytesIO(content), formats=FORMATS)
 
 
 def _too_many(root: Path, skipped: Sequence[SkippedImage], allowed: int) -> str:

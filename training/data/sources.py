@@ -20,6 +20,7 @@ from training.data.reading import read
 from training.progress import Bar, progress_bar
 
 DEFAULT_IMAGE_SIZE = 32
+SMALLEST, LARGEST = 8, 1024
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ class DataConfig:
                 option = field.name.replace("_", "-")
                 taking = [key for key, options in TAKES.items() if field.name in options]
                 raise ValueError(f"--{option} {given} needs --data {' or '.join(taking)}, not {self.data}")
-        if self.image_size is not None and not 8 <= self.image_size <= 1024:
-            raise ValueError(f"--image-size {self.image_size} is not allowed: use 8 to 1024")
+        if self.image_size is not None and not SMALLEST <= self.image_size <= LARGEST:
+            raise ValueError(f"--image-size {self.image_size} is not allowed: use {SMALLEST} to {LARGEST}")
         if self.held_out_share is not None and not 0 < self.held_out_share < 1:
             raise ValueError(f"--held-out-share {self.held_out_share} is not allowed: use more than 0 and less than 1")
         if self.skip_corrupt < 0:
@@ -112,6 +113,8 @@ def _load_listed(
     with progress_bar("reading images") as bar:
         listing = find(config, bar).called(config.data_name)
         size = config.image_size or listing.side or DEFAULT_IMAGE_SIZE
+        if preprocessing is None and size > LARGEST:
+            raise ValueError(f"{listing.root} has images of {size} pixels a side: give --image-size, at most {LARGEST}")
         usual = Preprocessing(channels=listing.channels, height=size, width=size, resize=size, interpolation="bilinear")
         return read(listing, preprocessing or usual, config.skip_corrupt, bar.advance)
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from training.data.images import check_classes
 
 TRAINING = ("train", "training")
-HELD_OUT = ("test", "val", "valid", "validation")
-"""The first that is there counts."""
+HELD_OUT = ("test", "testing", "val", "valid", "validation", "eval")
+"""The first that is there counts; capital letters do not."""
 HELD_OUT_SHARE = 0.1
 
 
@@ -46,7 +46,7 @@ def split_files(path: Path, suffix: str) -> tuple[list[Path], list[Path]]:
         return [path], []
     if not path.is_dir():
         raise ValueError(f"{path} does not exist: give a {suffix} file, or a folder of them")
-    files = sorted(file for file in path.iterdir() if file.suffix == suffix and file.is_file())
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() == suffix and _is_shown(file))
     if not files:
         raise ValueError(f"{path} has no {suffix} file: give one, or a folder with train*{suffix} and test*{suffix}")
     training = _of_kind(files, TRAINING)
@@ -54,6 +54,10 @@ def split_files(path: Path, suffix: str) -> tuple[list[Path], list[Path]]:
     if held_out and not training:
         raise ValueError(f"{path} has {held_out[0].name} but no train*{suffix} to train on: add it, or name one file")
     return (training, held_out) if held_out else (training or files, [])
+
+
+def _is_shown(file: Path) -> bool:
+    return file.is_file() and not file.name.startswith(".")
 
 
 def _of_kind(files: Sequence[Path], kinds: Sequence[str]) -> list[Path]:
