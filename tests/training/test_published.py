@@ -13,7 +13,8 @@ import pytest
 from scipy.io import savemat
 
 from tests.training.published_files import Made, all_made, cifar, idx, pickled, remote, svhn, tarred
-from training.data.classes import CLASS_NAMES
+from tests.training.reference.digests import DIGESTS
+from training.data.download import RemoteFile
 from training.data.images import DataSet
 from training.data.published import PUBLISHED, list_published
 from training.data.raw import Cifar, Idx, Svhn
@@ -44,12 +45,9 @@ def test_every_published_set_is_made_here() -> None:
 
 
 @pytest.mark.parametrize("key", PUBLISHED)
-def test_the_catalogue_is_whole(key: str) -> None:
-    files = [value for value in vars(PUBLISHED[key].files).values() if hasattr(value, "sha256")]
-    assert len({file.sha256 for file in files}) == len(files) > 0
-    for file in files:
-        assert re.fullmatch("[0-9a-f]{64}", file.sha256)
-        assert re.match("https?://", file.url)
+def test_files_sizes_and_digests_are_those_that_others_publish(key: str) -> None:
+    files = [value for value in vars(PUBLISHED[key].files).values() if isinstance(value, RemoteFile)]
+    assert {file.url: (file.size, file.sha256) for file in files} == DIGESTS[key]
 
 
 @pytest.mark.parametrize("key", MADE)
@@ -92,9 +90,27 @@ def test_images_can_be_resized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert data.sizes.tolist() == [[28, 28]] * 30
 
 
-def test_the_names_of_cifar10_are_those_of_the_catalogue() -> None:
-    # As the file batches.meta.txt of the archive has them, which is read.
-    assert len(CLASS_NAMES["cifar10"]) == 10
+def test_files_in_each_others_place_are_found_out(tmp_path: Path) -> None:
+    """Those of MNIST, Fashion-MNIST and KMNIST have the same names."""
+    MADE["kmnist"].write(tmp_path)
+    refused(MADE["fashion_mnist"], tmp_path, "it is damaged or another file")
+
+
+def test_a_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / next(iter(MADE["svhn"].files))).mkdir()
+    refused(MADE["svhn"], tmp_path, f"{tmp_path / 'train_32x32.mat'} is no file: remove it")
+
+
+def test_an_extracted_file_that_is_much_too_large(tmp_path: Path) -> None:
+    made = MADE["cifar10"]
+    files = made.published.files
+    assert isinstance(files, Cifar)
+    with tarfile.open(fileobj=io.BytesIO(made.files[files.archive.name])) as archive:
+        archive.extractall(tmp_path, filter="data")
+    place = tmp_path / files.folder
+    with (place / "data_batch_2.bin").open("r+b") as file:
+        file.truncate(1 << 40)
+    refused(made, tmp_path, f"{place / 'data_batch_2.bin'} has more than 1,073,741,824 bytes: extract it again")
 
 
 @pytest.mark.parametrize("made", [MADE["cifar10"], MADE["mnist"], MADE["svhn"]], ids=lambda made: str(made.key))
