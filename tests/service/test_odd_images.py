@@ -121,11 +121,14 @@ def layer_map(client: httpx.Client, content: bytes) -> httpx.Response:
     return client.post("/v1/models/tiny/layers/act1/map", params={"format": "json"}, content=content)
 
 
-def binary(client: httpx.Client, datatype: str, shape: list[int], content: bytes) -> httpx.Response:
+def binary(
+    client: httpx.Client, datatype: str, shape: list[int], content: bytes, model: str = "tiny"
+) -> httpx.Response:
     """A request with one binary tensor; the answer is JSON."""
     tensor = {"name": "images", "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": len(content)}}
     head = json.dumps({"inputs": [tensor]}).encode()
-    return client.post(INFER, content=head + content, headers={"Inference-Header-Content-Length": str(len(head))})
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    return client.post(f"/v2/models/{model}/infer", content=head + content, headers=headers)
 
 
 WAYS: dict[str, Callable[[httpx.Client, bytes], httpx.Response]] = {
