@@ -60,6 +60,20 @@ def test_other_classes_are_another_model(folder: Path) -> None:
         load_material(other, DataConfig("folder", str(folder)), None)
 
 
+def test_classes_of_one_name_stay_apart(tmp_path: Path) -> None:
+    """ImageNet has two cranes: by their names alone one would take the images of the other."""
+    names = ("crane", "crane", *MANIFEST.class_names[2:])
+    manifest = MANIFEST.model_copy(update={"class_names": names})
+    arrays = {"x_train": DIGITS.training.pixels[:, 0], "y_train": DIGITS.training.labels}
+    arrays |= {"x_test": DIGITS.held_out.pixels[:, 0], "y_test": DIGITS.held_out.labels}
+    np.savez(tmp_path / "a.npz", class_names=names, **arrays)
+    new = load_material(manifest, DataConfig("npz", str(tmp_path / "a.npz")), None).new
+    np.testing.assert_array_equal(new.training.labels, DIGITS.training.labels)
+    turned = manifest.model_copy(update={"class_names": tuple(reversed(names))})
+    with pytest.raises(ValueError, match="in another order than the model, and several are called crane"):
+        load_material(turned, DataConfig("npz", str(tmp_path / "a.npz")), None)
+
+
 def test_weights_of_classes_follow_their_classes() -> None:
     names = tuple(reversed(MANIFEST.class_names))
     weighted = DataConfig("digits", class_weights={"0": 5.0})

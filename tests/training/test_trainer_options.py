@@ -141,17 +141,19 @@ def test_what_cannot_be_frozen(names: tuple[str, ...], message: str) -> None:
         trainer(Recipe(freeze=names))
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("mixup", [0.0, 0.5])
-def test_classes_weigh_in_the_loss(mixup: float, tmp_path: Path) -> None:
-    """The mean over images of Σₖ wₖ·tₖ·(−log pₖ), in float64."""
+def test_classes_weigh_in_the_loss(mixup: float, smoothing: float, tmp_path: Path) -> None:
+    """The mean over images of Σₖ wₖ·tₖ·(−log pₖ), t with (1 − ε)·t + ε/K in its place, in float64."""
     weights = (0.4, 1.0, 1.6)
     data = replace(problem(mirrored=False), class_weights=weights)
-    recipe = Recipe(epochs=1, batch_size=64, label_smoothing=0.0, mixup_alpha=mixup)
+    recipe = Recipe(epochs=1, batch_size=64, label_smoothing=smoothing, mixup_alpha=mixup)
     run = trainer(recipe, data=data)
     pixels, targets = next(run._batches())
     with torch.no_grad():
         logs = F.log_softmax(copy.deepcopy(run.model).train()(pixels).double(), 1)
     wanted = targets.double() if mixup else F.one_hot(targets, 3).double()
+    wanted = (1 - smoothing) * wanted + smoothing / 3
     expected = -(wanted * logs * torch.tensor(weights, dtype=torch.float64)).sum(1).mean().item()
     run.train(tmp_path / "c.pt", SilentBar())
     assert run.history[0]["loss"] == pytest.approx(expected, rel=1e-5)

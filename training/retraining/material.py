@@ -90,6 +90,13 @@ def _in_order(data: DataSet, class_names: tuple[str, ...]) -> DataSet:
             f"{data.name} and the model do not have the same classes ({', '.join(differing[:5])} only in one of them): "
             "a model of other classes is another model; train and publish it under another name"
         )
+    if data.class_names == class_names:
+        return data
+    if repeated := [name for name in class_names if class_names.count(name) > 1]:
+        raise ValueError(
+            f"{data.name} has its classes in another order than the model, and several are called {repeated[0]}: "
+            "give them in the model's order, with --classes"
+        )
     numbers = np.array([class_names.index(name) for name in data.class_names], np.int64)
     training, held_out = (
         LabelledImages(images.pixels, numbers[images.labels]) for images in (data.training, data.held_out)
