@@ -19,16 +19,16 @@ VERSION = re.compile(r"[1-9][0-9]{0,8}")
 _STAGING = ".staging-"
 
 
-def stage_and_rename(home: Path, files: Mapping[str, bytes], manifest: Callable[[int], bytes]) -> int:
+def stage_and_rename(home: Path, files: Mapping[str, bytes], manifest: Callable[[int], bytes], least: int) -> int:
     """Put `files`, and the manifest that is made for its number, into `home` as its next version; returns the number.
 
-    `manifest` is called again with a higher one when another publisher took the first.
+    That is `least` at least. `manifest` is called again with a higher one when another publisher took the first.
     """
     remove_stale_staging(home)
     with staging(home) as staged:
         for file, content in files.items():
             write(staged / plain_name(file), content)
-        version = _highest_number(home) + 1
+        version = max(_highest_number(home) + 1, least)
         while True:
             write(staged / MANIFEST, manifest(version))
             if appear(staged, home / str(version)):

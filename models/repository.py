@@ -213,7 +213,13 @@ class ModelRepository:
             parse_manifest(content)
             return content
 
-        return stage_and_rename(home, files, manifest)
+        return stage_and_rename(home, files, manifest, self._next_number(name))
+
+    def _next_number(self, name: str) -> int:
+        try:
+            return self.choice(name).next_number(self.versions(name))
+        except ValueError:  # what cannot be read withholds nothing
+            return 1
 
     def _has_versions(self, name: str) -> bool:
         try:

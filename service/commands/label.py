@@ -11,6 +11,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="name of the model")
     parser.add_argument("label", help="`stable`, `canary`, …: at most 32 of a-z, 0-9, _ and -, starting with a letter")
     parser.add_argument("version", type=int, nargs="?", help="which it is to name; not given, the label is removed")
+    parser.add_argument("--share", type=float, default=0.0, help="percentage of the requests that name no version")
     parser.add_argument("--repository", type=Path, help="the one that the service reads if not given")
 
 
@@ -19,5 +20,6 @@ def run(arguments: argparse.Namespace) -> None:
     name, label, version = arguments.model, arguments.label, arguments.version
     repository = choosing_in(arguments.repository)
     repository.resolve(name, version)
-    repository.choose(name, repository.choice(name).labelled(label, version))
-    print(f"{label} is version {version} of {name}" if version else f"{name} has no label {label}")
+    repository.choose(name, repository.choice(name).labelled(label, version, arguments.share))
+    share = f", with {arguments.share:g} % of the requests that name none" if arguments.share else ""
+    print(f"{label} is version {version} of {name}{share}" if version else f"{name} has no label {label}")

@@ -9,6 +9,7 @@ from anyio import to_thread
 from models.choice import Choice
 from models.policy import VersionPolicy
 from models.repository import ModelRepository, UnknownModelError, UnknownVersionError
+from service.control.choosing import Choosing
 from service.control.course import Course, LastUsed
 from service.control.fleet import Fleet
 from service.control.index import index_of
@@ -20,7 +21,7 @@ from service.control.replica import Replica
 from service.control.serving import Serving, State
 from service.control.trimming import Trimming
 from service.control.unknown import Unknown
-from service.errors import BadRequestError, ConflictError, ModelUnavailableError, ServiceError
+from service.errors import ModelUnavailableError, ServiceError
 
 Done = TypeVar("Done")
 
@@ -51,6 +52,7 @@ class Control:
         self._fleet = Fleet()
         self._pilot = Pilot(repository, self._fleet, policies or {})
         self._joining = Joining(repository, self._fleet, self._pilot)
+        self._choosing = Choosing(self._pilot)
         self._courses: dict[str, Course] = {}
         self._empty = False
         self._polling = Polling(self.poll, poll_seconds) if poll_seconds else None
@@ -105,12 +107,19 @@ class Control:
         """
         return await self._whole(self._rollback(name))
 
-    async def label(self, name: str, label: str, version: int | None) -> None:
-        """Set a label, once its version is loaded, or remove it.
+    async def label(self, name: str, label: str, version: int | None, share: float = 0.0) -> None:
+        """Set a label, once its version is loaded, and the percentage of the default's requests it gets; or remove it.
 
-        Raises `ValueError` for a label that cannot be, and as `load` does.
+        Raises `BadRequestError` for a label or a share that cannot be, and as `load` does.
         """
-        await self._whole(self._label(name, label, version))
+        await self._whole(self._label(name, label, version, share))
+
+    async def withhold(self, name: str, version: int, withheld: bool = True) -> None:
+        """Never serve a version by default unless it is pinned, or as others again; the next one may be none yet.
+
+        Raises `UnknownModelError`, `UnknownVersionError`, `ConflictError` for the default, or `ControlError`.
+        """
+        await self._whole(self._withhold(name, version, withheld))
 
     async def demand(self, name: str, version: int | None = None) -> None:
         """Load a version that a request named, if it is not, or say why it cannot be served.
@@ -192,7 +201,7 @@ class Control:
             pins = version != look.choice.default
 
             def pinned(choice: Choice) -> Choice:
-                return choice.model_copy(update={"default": version}).after(left)
+                return choice.pinned(version, left)
 
             try:
                 await self._pilot.prepare(course, target)
@@ -217,37 +226,17 @@ class Control:
     async def _rollback(self, name: str) -> int:
         course = await self._known(name)
         async with course.lock:
-            course.check_loaded()
-            before = await self._pilot.choice(course)
-            try:
-                choice = before.rolled_back(course.default, await self._pilot.versions(course))
-            except ValueError as error:
-                raise ConflictError(f"model {name!r} cannot be rolled back: {error}") from error
-            assert choice.default is not None
-            changes = {"default": choice.default, "previous": choice.previous}
-            await self._pilot.adopt(course, choice.default, lambda now: now.model_copy(update=changes))
-            course.default = choice.default
-            await self._pilot.serve(course)
-            return choice.default
+            return await self._choosing.roll_back(course)
 
-    async def _label(self, name: str, label: str, version: int | None) -> None:
+    async def _label(self, name: str, label: str, version: int | None, share: float) -> None:
         course = await self._known(name)
         async with course.lock:
-            course.check_loaded()
-            before = await self._pilot.choice(course)
-            try:
-                before.labelled(label, version)
-            except ValueError as error:
-                raise BadRequestError(str(error)) from error
+            await self._choosing.label(course, label, version, share)
 
-            def labelled(choice: Choice) -> Choice:
-                return choice.labelled(label, version)
-
-            if version is None:
-                await self._pilot.keep(course, labelled, must=True)
-            else:
-                await self._pilot.adopt(course, version, labelled)
-            await self._pilot.serve(course)
+    async def _withhold(self, name: str, version: int, withheld: bool) -> None:
+        course = await self._known(name)
+        async with course.lock:
+            await self._choosing.withhold(course, version, withheld)
 
     async def _demand(self, name: str, version: int | None) -> None:
         course = await self._known(name)
@@ -284,10 +273,7 @@ class Control:
             look = await self._pilot.look(course)
             if course.unloaded or (look == before and not course.may_mend):
                 return
-            was = course.default
-            await self._pilot.settle(course)
-            if was is not None and course.default not in (None, was):
-                await self._pilot.keep(course, lambda choice: choice.after(was), must=False)
+            await self._choosing.settle(course)
 
     async def _known(self, name: str) -> Course:
         """The course of a model that is served or in the repository; raises `UnknownModelError`."""

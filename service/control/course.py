@@ -61,13 +61,17 @@ class Course:
             raise UnloadedError(f"model {self.name!r} {UNLOADED}")
 
     def candidates(self) -> list[int]:
-        """The versions that the policy may have, newest first."""
-        return self.look.policy.candidates(self.look.versions) if self.look.policy else []
+        """The versions that the policy may have and that are not withheld, newest first."""
+        look = self.look
+        return look.policy.candidates(look.choice.eligible(look.versions)) if look.policy else []
 
     def newest(self) -> int:
         """The newest of them; raises `ConflictError` where there is none."""
         if not (candidates := self.candidates()):
-            raise ConflictError(f"none of the versions {self.look.versions} is one that the policy names: change it")
+            raise ConflictError(
+                f"none of the versions {self.look.versions} is one that the policy names and that is not withheld: "
+                "change the policy, or load a version by its number"
+            )
         return candidates[0]
 
     @property
@@ -83,6 +87,8 @@ class Course:
             versions=tuple(sorted(versions & self.ready)),
             default=self.default,
             labels=self.look.choice.labels,
+            shares=self.look.choice.shares,
+            withheld=self.look.choice.withheld,
             loaded=True,
             failures=self.failures,
         )
@@ -143,7 +149,8 @@ class Course:
     def reasons(self) -> str:
         """Why nothing of it is served."""
         of_versions = [self.reason(version) for version in sorted(self.failures, reverse=True) if version != WHOLE]
-        problem = self.failures.get(WHOLE) or f"no version of model {self.name!r} is one that its policy names"
+        none = f"no version of model {self.name!r} is one that its policy names and that is not withheld"
+        problem = self.failures.get(WHOLE) or none
         return "; ".join(of_versions) or problem
 
     def state(self, version: int, gone: bool = False) -> State:

@@ -42,11 +42,7 @@ class Pilot:
         course.ready &= set(look.versions)
         course.named = {version: loaded for version, loaded in course.named.items() if version in look.versions}
         course.chosen = await self._chosen(course)
-        pinned = look.choice.default
-        if pinned in look.versions and await self._is_good(course, pinned):
-            course.default = pinned
-        else:
-            course.default = course.chosen[0] if course.chosen else None
+        course.default = await self._default(course)
         for version in sorted({*look.choice.labels.values(), *course.named} & {*look.versions}):
             await self._is_good(course, version)
         await self.serve(course)
@@ -132,6 +128,16 @@ class Pilot:
 
     async def versions(self, course: Course) -> list[int]:
         return await to_thread.run_sync(self._repository.versions, course.name)
+
+    async def _default(self, course: Course) -> int | None:
+        """The pinned version; where it does not load the newest before it, for what is newer was not chosen."""
+        pinned = course.look.choice.default
+        if pinned is not None:
+            older = (version for version in course.candidates() if version < pinned)
+            for version in ([pinned] if pinned in course.look.versions else []) + [*older]:
+                if await self._is_good(course, version):
+                    return version
+        return course.chosen[0] if course.chosen else None
 
     async def _chosen(self, course: Course) -> list[int]:
         """The versions that the policy has, newest first: a good one for each that is not."""

@@ -20,6 +20,10 @@ class Serving(BaseModel):
     """The one that answers where none is named."""
     labels: dict[str, int] = {}
     """A label may be of a version that could not be loaded."""
+    shares: dict[str, float] = {}
+    """By label, the percentage of the requests that name no version which its version answers, if it is loaded."""
+    withheld: tuple[int, ...] = ()
+    """Those that are served by default only once they are pinned."""
     loaded: bool = False
     """False for a model that was unloaded, and for one that is not in the repository any more."""
     failures: dict[int, str] = {}

@@ -86,6 +86,7 @@ class Meters:
         self._batch_images = self._histogram(
             "batch_images", "Images in one run, of one request or several.", "model", buckets=IMAGES
         )
+        self._answered = self._counter("answered", "Inferences that a version answered.", "model", "version")
         self._failed_images = self._counter("failed_images", "Images that got no verdict.", "model")
         self._queue_depth = self._gauge(
             "queue_depth",
@@ -103,8 +104,9 @@ class Meters:
     def decoded(self, model: str, seconds: float) -> None:
         self._later(self._decode_seconds, (model,), seconds)
 
-    def counted(self, model: str, request: "Answered") -> None:
+    def counted(self, model: str, version: int, request: "Answered") -> None:
         """One request that a run answered."""
+        self._later(self._answered, (model, version), 1)
         statistics = "true" if request.statistics else "false"
         self._later(self._inference_seconds, (model, statistics), request.infer / 1e9)
         self._later(self._images, (model,), request.images)

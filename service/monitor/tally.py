@@ -31,8 +31,8 @@ class Answered(NamedTuple):
     """Whether it asked for any."""
 
 
-# Is told of every request that is counted, by the name of its model.
-Listener = Callable[[str, Answered], None]
+# Is told of every request that is counted, by the name and the version of its model.
+Listener = Callable[[str, int, Answered], None]
 
 
 @dataclass(slots=True)
@@ -161,7 +161,7 @@ class Tally:
             if len(request.batches) == 1:
                 counts.batch(request.batches[0]).add(request)
             if self._listener is not None:
-                self._listener(key[0], request)
+                self._listener(*key, request)
 
     def _of(self, key: Key) -> _Counts:
         counts = self._counts.get(key)

@@ -39,6 +39,7 @@ class Hub:
             "unload": self._unload,
             "rollback": self._rollback,
             "label": self._label,
+            "withhold": self._withhold,
             "demand": self._demand,
             "states": self._states,
             "problem": self._problem,
@@ -123,6 +124,10 @@ class Hub:
 
     async def _label(self, arguments: dict[str, Any], _: bytes) -> Answer:
         await self._control.label(**arguments)
+        return Answer(None)
+
+    async def _withhold(self, arguments: dict[str, Any], _: bytes) -> Answer:
+        await self._control.withhold(**arguments)
         return Answer(None)
 
     async def _demand(self, arguments: dict[str, Any], _: bytes) -> Answer:

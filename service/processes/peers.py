@@ -33,8 +33,11 @@ class RemoteControls:
         version: int = (await self._channel.call("rollback", name=name)).result
         return version
 
-    async def label(self, name: str, label: str, version: int | None) -> None:
-        await self._channel.call("label", name=name, label=label, version=version)
+    async def label(self, name: str, label: str, version: int | None, share: float = 0.0) -> None:
+        await self._channel.call("label", name=name, label=label, version=version, share=share)
+
+    async def withhold(self, name: str, version: int, withheld: bool = True) -> None:
+        await self._channel.call("withhold", name=name, version=version, withheld=withheld)
 
     async def demand(self, name: str, version: int | None = None) -> None:
         await self._channel.call("demand", name=name, version=version)

@@ -128,6 +128,10 @@ class Chosen(Answer):
 
 class Labels(Answer):
     labels: dict[str, int]
+    shares: dict[str, float]
+    """By label, the percentage of the inferences that name no version which its version answers."""
+    withheld: list[int]
+    """Versions that are served by default only once they are loaded by their number."""
 
 
 class FailedModel(Answer):

@@ -61,7 +61,8 @@ async def classify(request: DirectRequest, here: Here, name: str, options: Annot
     own `error`; when none can be used, the request fails.
     """
     upload = await read_upload(request, options, here.settings.max_images, here.workers)
-    model = await here.model(request, name, upload.options.named)
+    asked = upload.options.named
+    model = await here.model(request, name, here.drawn(request, name) if asked is None else asked)
     return await _classify(request, here, model, upload)
 
 

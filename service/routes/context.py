@@ -14,6 +14,7 @@ from service.batching.scheduler import Scheduler
 from service.control.controls import Controls
 from service.control.serving import WHOLE
 from service.errors import BadRequestError, ControlError, ModelUnavailableError
+from service.logs import REQUEST_ID
 from service.monitor.meters import MODEL, Meters
 from service.monitor.monitor import Monitor
 from service.monitor.tally import Tally
@@ -75,6 +76,14 @@ class Context:
             model = await self._demanded(name, number)
         request.scope[MODEL] = name
         return model
+
+    def drawn(self, request: Request, name: str) -> int | None:
+        """The version that is to answer an inference which names none: None for the default, but for what has a share.
+
+        It is loaded, until somebody else runs.
+        """
+        shares = self.shelf.shares.get(name)
+        return None if shares is None else shares.draw(request.scope[REQUEST_ID])
 
     def check_control(self) -> None:
         """Raise `ControlError` where requests may not change what is served."""

@@ -57,7 +57,7 @@ async def infer_tensors(request: DirectRequest, here: Here, name: str, version: 
     Tensors are JSON or bytes behind it. Name a statistics output in `outputs` to get it too.
     """
     body = await request.body()
-    model = await here.model(request, name, version)
+    model = await here.model(request, name, here.drawn(request, name) if version is None else version)
     came = time.perf_counter_ns()
     try:
         return await _infer(request, here, model, body, came)

@@ -6,7 +6,7 @@ from models.publishing import VERSION
 from service.control.serving import WHOLE, State
 from service.errors import BadRequestError
 from service.protocol.envelope import ControlRequest, IndexEntry, IndexRequest
-from service.routes.context import Here
+from service.routes.context import Context, Here
 from service.routes.small_json import read_small_json
 
 router = APIRouter(prefix="/v2/repository", tags=["Open Inference Protocol"])
@@ -17,7 +17,7 @@ async def index(request: Request, here: Here) -> list[IndexEntry]:
     """Every version in the repository, its state, and why it cannot be served. Body: nothing, or `{"ready": true}`."""
     asked = await read_small_json(request, IndexRequest)
     states = await here.control.states()
-    return [_entry(state) for state in states if state.state == "READY" or not asked.ready]
+    return [_entry(here, state) for state in states if state.state == "READY" or not asked.ready]
 
 
 @router.post("/models/{name}/load")
@@ -55,7 +55,13 @@ def _version(wanted: object) -> int:
     return int(text)
 
 
-def _entry(state: State) -> IndexEntry:
+def _entry(here: Context, state: State) -> IndexEntry:
     version = "" if state.version == WHOLE else str(state.version)
-    idle = "not loaded: a request that names this version loads it" if state.state == "UNAVAILABLE" else ""
+    withheld = state.version in here.shelf.serving(state.name).withheld
+    how = (
+        "withheld, so only what names this version loads it"
+        if withheld
+        else "a request that names this version loads it"
+    )
+    idle = f"not loaded: {how}" if state.state == "UNAVAILABLE" else ""
     return IndexEntry(name=state.name, version=version, state=state.state, reason=state.reason or idle)

@@ -11,6 +11,7 @@ from service.errors import LoadRefusedError, ModelUnavailableError
 from service.runtime.failures import is_out_of_memory
 from service.runtime.model import LoadedModel
 from service.runtime.parity import check_sample
+from service.runtime.shares import Shares
 
 SYSTEM_ERRORS = (OSError, MemoryError)
 
@@ -30,6 +31,8 @@ class ModelShelf:
         self._load = load
         self._servings: dict[str, Serving] = {}
         self._default: dict[str, LoadedModel] = {}
+        self.shares: dict[str, Shares] = {}
+        """By model, where versions have a share of the requests that name none."""
         self._models: dict[Entry, LoadedModel] = {}
         self._prepared: dict[Entry, LoadedModel] = {}
         self._loader = CapacityLimiter(1)
@@ -86,6 +89,9 @@ class ModelShelf:
         self._default.pop(name, None)
         if serving.default is not None:
             self._default[name] = models[Entry(name, serving.default)]
+        self.shares.pop(name, None)
+        if (shares := Shares.of(serving)) is not None:
+            self.shares[name] = shares
 
     def dismiss(self, reason: str) -> None:
         raise AssertionError(f"the only replica cannot have come later than others: {reason}")

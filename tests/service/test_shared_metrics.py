@@ -22,7 +22,7 @@ meters.came()
 for line in sys.stdin:
     meters.came()
     meters.answered({"method": "POST", MODEL: "m"}, 200, float(line))
-    meters.counted("m", Answered(images=3, batches=(3,), total=0, input=0, queue=0, infer=0, output=0))
+    meters.counted("m", 1, Answered(images=3, batches=(3,), total=0, input=0, queue=0, infer=0, output=0))
     meters.tick(5)
     print("counted", flush=True)
 print(meters.exposition([], failed=2).decode())

@@ -79,7 +79,7 @@ def failure(response: httpx.Response, status: int) -> str:
 
 def test_a_label_is_loaded_and_can_be_named_everywhere(client: httpx.Client, root: Path) -> None:
     assert ready(client) == ["3"]
-    assert client.put(f"{LABELS}/canary", json={"version": 1}).json() == {"labels": {"canary": 1}}
+    assert client.put(f"{LABELS}/canary", json={"version": 1}).json()["labels"] == {"canary": 1}
     assert ready(client) == ["1", "3"]
     assert classified(client, "?label=canary") == 1
     assert classified(client) == 3
@@ -120,11 +120,14 @@ def test_a_label_moves_and_goes(client: httpx.Client) -> None:
         ("canary", {"version": "x"}, 400),
         ("canary", {"version": 1, "more": 1}, 400),
         ("canary", {"version": 9}, 404),
+        ("canary", {"version": 1, "share": -1}, 400),
+        ("canary", {"version": 1, "share": 101}, 400),
+        ("canary", {"version": 1, "share": "NaN"}, 400),
     ],
 )
 def test_labels_that_cannot_be(steady: httpx.Client, label: str, body: dict[str, object], status: int) -> None:
     failure(steady.put(f"{LABELS}/{label}", json=body), status)
-    assert steady.get(LABELS).json() == {"labels": {}}
+    assert steady.get(LABELS).json() == {"labels": {}, "shares": {}, "withheld": []}
 
 
 def test_labels_are_limited(client: httpx.Client, root: Path) -> None:
@@ -306,6 +309,8 @@ def test_control_needs_to_be_allowed(root: Path) -> None:
             client.put(f"{LABELS}/canary", json={"version": 1}),
             client.delete(f"{LABELS}/canary"),
             client.post("/v1/models/tiny/rollback"),
+            client.put("/v1/models/tiny/withheld/1"),
+            client.delete("/v1/models/tiny/withheld/1"),
         ):
             assert "not allowed" in failure(response, 503)
 
@@ -316,12 +321,12 @@ def test_the_command_line_labels_and_rolls_back(root: Path, capsys: pytest.Captu
     assert main(["rollback", "tiny", *repository]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "stable is version 2 of tiny",
-        "tiny is served in version 2 until a service is told to load another one",
+        "tiny is served in version 2 until a service is told to load another one by its number",
     ]
     with serving(root, history_url="") as client:
         assert (classified(client), classified(client, "?label=stable")) == (2, 2)
     assert main(["label", "tiny", "stable", *repository]) == 0
-    assert json.loads((root / "tiny" / "serving.json").read_text()) == {"default": 2}
+    assert json.loads((root / "tiny" / "serving.json").read_text()) == {"default": 2, "withheld": [3]}
 
 
 @pytest.mark.parametrize(
