@@ -19,7 +19,7 @@ from training.export.graph import export
 from training.loop.trainer import Trainer
 from training.recipes.recipe import Recipe
 from training.regularisers.catalogue import REGULARISERS
-from training.regularisers.rate import Rate, set_progress
+from training.regularisers.rate import Rate, find_rates, set_progress
 from training.regularisers.stochastic_depth import StochasticDepth
 from training.resnet.arrangements import ARRANGEMENTS
 from training.resnet.block import ResidualBlock
@@ -150,7 +150,7 @@ class TestPlaces:
         blocks = [part for part in module.modules() if isinstance(part, ResidualBlock)]
         assert len(parts) == len(blocks)
         for progress in (0.0, 0.5, 1.0):
-            set_progress(module, progress)
+            set_progress(find_rates(module), progress)
             for number, part in enumerate(parts, start=1):
                 assert 1 - part.rate.now == pytest.approx(1 - number / len(blocks) * (1 - 0.6))
 

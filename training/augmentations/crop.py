@@ -23,14 +23,15 @@ class RandomCrop:
     def apply(self, images_NCHW: Tensor, rows: Tensor) -> Tensor:
         """Shape and dtype are kept."""
         count, _, height, width = images_NCHW.shape
-        rows_NH = rows[:, :1] + torch.arange(height)
-        columns_NW = rows[:, 1:2] + torch.arange(width)
+        device = images_NCHW.device
+        rows = rows.to(device)
+        rows_NH = rows[:, :1] + torch.arange(height, device=device)
+        columns_NW = rows[:, 1:2] + torch.arange(width, device=device)
         if self.mirrored:
             columns_NW = torch.where(rows[:, 2:].bool(), columns_NW.flip(1), columns_NW)
         padded_NHWC = F.pad(images_NCHW, (self.padding,) * 4).permute(0, 2, 3, 1)
-        device = images_NCHW.device
         batch = torch.arange(count, device=device)[:, None, None]
-        return padded_NHWC[batch, rows_NH.to(device)[:, :, None], columns_NW.to(device)[:, None, :]].permute(0, 3, 1, 2)
+        return padded_NHWC[batch, rows_NH[:, :, None], columns_NW[:, None, :]].permute(0, 3, 1, 2)
 
 
 def augment(images_NCHW: Tensor, padding: int, mirrored: bool, generator: torch.Generator) -> Tensor:

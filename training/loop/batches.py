@@ -100,13 +100,18 @@ class Batches:
         return mixing.blend(changed[own], changed[other]), targets
 
     def _images(self, chosen: np.ndarray, draws: Sequence[Tensor], places: np.ndarray) -> Tensor:
-        pixels = torch.from_numpy(self.data.training.pixels[chosen[places]]).to(self.device)
+        pixels = self._sent(self.data.training.pixels[chosen[places]])
         for augmentation, rows in zip(self.augmentations, draws, strict=True):
             pixels = augmentation.apply(pixels, rows[torch.from_numpy(places)])
         return pixels.float()
 
     def _labels(self, chosen: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.data.training.labels[chosen]).to(self.device)
+        return self._sent(self.data.training.labels[chosen])
+
+    def _sent(self, values: np.ndarray) -> Tensor:
+        """To the device; a GPU fetches it itself from memory that stays, and the program goes ahead meanwhile."""
+        tensor = torch.from_numpy(values)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
 
 def augmentations(data: DataSet, recipe: Recipe) -> list[Augmentation]:

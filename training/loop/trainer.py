@@ -36,7 +36,7 @@ from training.optimisers.groups import parameter_groups
 from training.outcomes import StoppedError
 from training.progress import Bar
 from training.recipes.recipe import Recipe
-from training.regularisers.rate import set_progress
+from training.regularisers.rate import find_rates, set_progress
 from training.resnet.network import NetworkConfig, build_network
 from training.resnet.normalisers import NORMALISERS
 
@@ -66,6 +66,7 @@ class Trainer:
         if recipe.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.frozen = freeze(network, recipe.freeze)
+        self._rates = find_rates(network)
         self.averaging = Averaging(
             self.model, recipe.averaging, recipe.averaging_epochs * self.batches.steps, recipe.averaging_start
         )
@@ -200,7 +201,7 @@ class Trainer:
             step = self.epoch * steps + index
             watching = [watch for watch in self.watches if step % watch.every == 0]
             self._set_learning_rate(step)
-            set_progress(self.model, step / all_steps)
+            set_progress(self._rates, step / all_steps)
             for watch in watching:
                 watch.before_step(self._moment(step))
             count = self.batches.count(index)

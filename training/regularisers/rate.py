@@ -1,6 +1,6 @@
 """How much is disturbed at a moment of training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import nn
@@ -23,10 +23,14 @@ class Rate:
         return self.full * self.schedule(self.progress)
 
 
-def set_progress(network: nn.Module, fraction: float) -> None:
-    """Tell every regulariser of `network` what share of training is done, 0…1."""
+def find_rates(network: nn.Module) -> list[Rate]:
+    """Of every regulariser of `network`."""
+    found = (getattr(module, "rate", None) for module in network.modules())
+    return [rate for rate in found if isinstance(rate, Rate)]
+
+
+def set_progress(rates: Iterable[Rate], fraction: float) -> None:
+    """Tell each what share of training is done, 0…1."""
     assert 0 <= fraction <= 1
-    for module in network.modules():
-        rate = getattr(module, "rate", None)
-        if isinstance(rate, Rate):
-            rate.progress = fraction
+    for rate in rates:
+        rate.progress = fraction
