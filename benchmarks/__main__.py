@@ -1,4 +1,7 @@
-"""`python -m benchmarks [NAME …] [--activation KEY …] [--save FILE]` runs those named, or all, and prints tables."""
+"""`python -m benchmarks [NAME …] [--activation KEY …] [--folder DIR] [--save FILE]` runs those named, or all.
+
+It prints tables.
+"""
 
 import argparse
 import json
@@ -20,6 +23,7 @@ from benchmarks.probes import probes
 from benchmarks.reversible import reversible
 from benchmarks.serving import serving
 from benchmarks.statistics_cost import statistics_cost
+from benchmarks.training import training
 from service.errors import StartupError
 from service.runtime.provider import choose_provider
 from training.activations.catalogue import catalogue
@@ -42,10 +46,13 @@ OF_ACTIVATIONS: dict[str, tuple[str, Callable[[Sequence[str]], Rows]]] = {
     ),
     "activation_networks": ("ResNet-20 with each activation, one thread", activation_networks),
 }
+OF_IMAGES: dict[str, tuple[str, Callable[[Path | None], Rows]]] = {
+    "training": ("images/s of our training loop against a plain one, and of the data alone, one thread", training),
+}
 ON_A_GPU: dict[str, tuple[str, Callable[[], Rows]]] = {
     "cuda": ("ways of running a network on a GPU, images from and logits to the host; only when named", cuda),
 }
-NAMES = (*BENCHMARKS, *OF_ACTIVATIONS)
+NAMES = (*BENCHMARKS, *OF_ACTIVATIONS, *OF_IMAGES)
 
 
 def main() -> None:
@@ -61,6 +68,11 @@ def main() -> None:
         choices=list(catalogue()),
         metavar="KEY",
         help="measure this one in the benchmarks of activations, not the whole catalogue; may be repeated",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="images to train on, train/<class>/* and test/<class>/*; scikit-learn's digits if not given",
     )
     parser.add_argument("--save", type=Path, help="write figures, machine and versions to this JSON file")
     arguments = parser.parse_args()
@@ -78,14 +90,17 @@ def main() -> None:
     console.print("Ratios: median of rounds [95 % bootstrap interval].", highlight=False)
     results: dict[str, Rows] = {}
     for name in arguments.names or NAMES:
-        title, results[name] = _run(name, arguments.activation or list(catalogue()))
+        title, results[name] = _run(name, arguments.activation or list(catalogue()), arguments.folder)
         console.print(_table(title, results[name]))
     if arguments.save:
         measured = {"measured": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine, "results": results}
         arguments.save.write_text(json.dumps(measured, indent=2, ensure_ascii=False) + "\n")
 
 
-def _run(name: str, keys: Sequence[str]) -> tuple[str, Rows]:
+def _run(name: str, keys: Sequence[str], folder: Path | None) -> tuple[str, Rows]:
+    if name in OF_IMAGES:
+        title, on = OF_IMAGES[name]
+        return title, on(folder)
     if name in OF_ACTIVATIONS:
         title, run = OF_ACTIVATIONS[name]
         return title, run(keys)

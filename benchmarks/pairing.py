@@ -26,12 +26,15 @@ class Ratio:
 
 
 def interleave(
-    arms: Mapping[str, Callable[[], float]], rounds: int, warm_up: int = 1
+    arms: Mapping[str, Callable[[], float | tuple[float, ...]]], rounds: int, warm_up: int = 1
 ) -> dict[str, NDArray[np.float64]]:
-    """Run every arm once a round, each time in another order, and return each arm's measurements by round."""
+    """Run every arm once a round, each time in another order, and return each arm's measurements by round.
+
+    An arm that measures several things gives a column for each.
+    """
     names = list(arms)
     random = np.random.default_rng(0)
-    measured: dict[str, list[float]] = {name: [] for name in names}
+    measured: dict[str, list[float | tuple[float, ...]]] = {name: [] for name in names}
     for number in range(-warm_up, rounds):
         for name in random.permutation(names).tolist():
             value = arms[name]()
