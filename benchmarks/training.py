@@ -36,7 +36,7 @@ Times = tuple[float, float]
 Measured = Mapping[str, NDArray[np.float64]]
 
 PREPROCESSING = Preprocessing(channels=3, height=32, width=32, resize=32)
-ROUNDS = 8
+ROUNDS = 5
 DECODED = 2048
 """Files that are decoded in a round."""
 PLAIN, OURS, DATA, FILES = "plain loop", "ours", "batches alone", "decoding files alone"
@@ -51,7 +51,7 @@ class Case:
     steps: int
 
 
-CASES = (Case("resnet8", 32, 8), Case("resnet20", 32, 4), Case("resnet20", 128, 2))
+CASES = (Case("resnet8", 32, 6), Case("resnet20", 32, 3), Case("resnet20", 128, 1))
 
 
 class _DoneError(Exception):
