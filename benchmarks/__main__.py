@@ -19,6 +19,7 @@ from benchmarks.decoding import decoding
 from benchmarks.depth import depth
 from benchmarks.machine import describe_machine
 from benchmarks.memory import memory
+from benchmarks.probed_runs import probed_runs
 from benchmarks.probes import probes
 from benchmarks.reversible import reversible
 from benchmarks.serving import serving
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[], Rows]]] = {
     "decoding": ("decoding JPEGs to a model's pixels, one thread", decoding),
     "depth": ("what deeper networks cost: seconds of the processor, and memory", depth),
     "probes": ("what reading all layers adds to a step of training, batch of 32 images of 32×32", probes),
+    "probed_runs": ("what probes, TensorBoard and MLflow add to whole runs of 200 steps, by default", probed_runs),
     "reversible": ("what a training step adds to resident memory by depth, batch of 64 images of 32×32", reversible),
     "memory": ("resident memory of a plain session, and what the instrumented one adds", memory),
 }

@@ -12,6 +12,7 @@ from benchmarks.pairing import interleave, paired_ratio
 from training.activations.catalogue import find_activation
 from training.classifier import PixelClassifier
 from training.loop.watch import Moment
+from training.probes.keepers import Keeper
 from training.probes.reading import NetworkReading
 from training.probes.watch import ProbeWatch
 from training.resnet.network import NetworkConfig, build_network
@@ -21,7 +22,7 @@ BATCH, SIZE, ROUNDS, EVERY = 32, 32, 8, 100
 ALLOWED = 0.03
 
 
-class Kept:
+class Kept(Keeper):
     """The newest reading."""
 
     def keep(self, moment: Moment, reading: NetworkReading, found: dict[str, str]) -> None:  # noqa: ARG002

@@ -1,7 +1,7 @@
 """How a command can end: the errors that are not a user's mistake, and the exit code of each."""
 
 import signal
-from typing import ClassVar
+from typing import Any, ClassVar
 
 DONE, CRASHED, MISTAKE = 0, 1, 2
 
@@ -48,6 +48,13 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, Failure):
         return error.code
     return MISTAKE if isinstance(error, ValueError | OSError) else CRASHED
+
+
+def ending(error: BaseException | None) -> dict[str, Any]:
+    """What a report says of the end."""
+    if error is None:
+        return {"outcome": "done", "exit_code": DONE}
+    return {"outcome": outcome(error), "exit_code": exit_code(error), "message": str(error)}
 
 
 def outcome(error: BaseException) -> str:

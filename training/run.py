@@ -169,7 +169,7 @@ def training_record(config: RunConfig, trainer: Trainer) -> TrainingRecord:
         options={name: _plain(value) for name, value in recipe.items()} | chosen | flat,
         seconds=round(trainer.seconds, 1),
         device=device_name(trainer.device),
-        versions=_versions(),
+        versions=versions(),
     )
 
 
@@ -184,7 +184,8 @@ def _optimiser(recipe: Recipe) -> str:
     return f"{name.get(recipe.optimiser, 'Muon and AdamW')}, {schedule} schedule"
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python and the packages that matter."""
     found = {"python": platform.python_version()}
     for package in RECORDED_PACKAGES:
         # Which of the two builds of ONNX Runtime is installed depends on the platform.

@@ -12,6 +12,7 @@ from tests.training.cases import learn
 from training.activations.entry import ActivationModule
 from training.classifier import PixelClassifier
 from training.data.images import DataSet, LabelledImages
+from training.loop.watch import Moment, Watch
 from training.resnet.attention import AttentionWeights
 from training.resnet.block import ResidualBlock
 from training.resnet.network import NetworkConfig, build_network
@@ -32,6 +33,17 @@ class SilentBar:
 
     def line(self, text: str) -> None:
         self.lines.append(text)
+
+
+class Crash(Watch):
+    """Something that nobody thought of, after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def after_step(self, moment: Moment) -> None:
+        if moment.step == self.step:
+            raise RuntimeError("power failure")
 
 
 def problem(

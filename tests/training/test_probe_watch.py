@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.small import SilentBar, problem
+from tests.training.small import Crash, SilentBar, problem
 from training.activations.catalogue import find_activation
 from training.initialisers.entry import weighted
 from training.loop.trainer import Trainer
@@ -121,7 +121,9 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     model = torch.nn.Linear(1, 1)
     reading = NetworkReading((replace(LAYER, learned={"weight": (0.25, 0.1, 0.4)}),), (WEIGHT,))
     moment = Moment(7, 0, model, torch.optim.SGD(model.parameters(), lr=0.1), 0.1)
-    TensorBoard(tmp_path).keep(moment, reading, {"dead": "60% are dead"})
+    board = TensorBoard(tmp_path)
+    board.begin(0)
+    board.keep(moment, reading, {"dead": "60% are dead"})
     events = accumulator.EventAccumulator(str(tmp_path))
     events.Reload()
     (found,) = events.Scalars("gradient_rms/layer1.0.conv1")
@@ -130,9 +132,37 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     assert scalars(reading)["learned/layer1.0.act1.weight"] == 0.25
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_resumed_run_is_kept_without_gap_or_duplicate(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config, recipe = NetworkConfig("resnet8", classes=3, channels=1), Recipe(epochs=2, batch_size=10)
+
+    def part(crash: int | None) -> None:
+        trainer = Trainer(config, recipe, problem(), torch.device("cpu"))
+        probing = Probing(probe_every=2, tensorboard=tmp_path / "board")
+        trainer.watches.extend(probing.watches(find_activation("relu"), tmp_path, print))
+        if crash is not None:
+            trainer.watches.append(Crash(crash))
+        if (tmp_path / "checkpoint.pt").exists():
+            trainer.restore(tmp_path / "checkpoint.pt")
+        trainer.train(tmp_path / "checkpoint.pt", SilentBar())
+
+    # Steps 4 and 6 are made twice, the second time after the checkpoint of the first epoch.
+    with pytest.raises(RuntimeError, match="power"):
+        part(crash=6)
+    with (tmp_path / "probes.jsonl").open("a") as file:
+        file.write('{"step": 7, "epo')
+    part(crash=None)
+    lines = [json.loads(line) for line in (tmp_path / "probes.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 2, 4, 6]
+    events = accumulator.EventAccumulator(str(tmp_path / "board"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("gradient_rms/conv1")] == [0, 2, 4, 6]
+    assert [event.step for event in events.Scalars("held_out_accuracy")] == [3, 7]
+    assert [event.step for event in events.Scalars("loss")] == [0]
+
+
 def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="probe_every=-1 is not allowed"):
         Probing(probe_every=-1)
-    with pytest.raises(ValueError, match="give --probe-every"):
-        Probing(tensorboard=tmp_path)
-    assert Probing().watches(find_activation("relu"), tmp_path, print) == []
+    assert Probing(probe_every=0).watches(find_activation("relu"), tmp_path, print) == []

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from training.outcomes import DONE, exit_code, outcome
+from training.outcomes import ending
 
 STDOUT = Path("-")
 
@@ -26,9 +26,9 @@ def reported(path: Path | None) -> Iterator[dict[str, Any]]:
         with redirect_stdout(sys.stderr) if path == STDOUT else nullcontext():
             yield report
     except BaseException as error:
-        _write(path, stdout, {"outcome": outcome(error), "exit_code": exit_code(error), "message": str(error)} | report)
+        _write(path, stdout, ending(error) | report)
         raise
-    _write(path, stdout, {"outcome": "done", "exit_code": DONE} | report)
+    _write(path, stdout, ending(None) | report)
 
 
 def _write(path: Path | None, stdout: Any, report: dict[str, Any]) -> None:

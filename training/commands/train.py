@@ -19,6 +19,8 @@ from training.probes.probing import Probing
 from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig
 from training.run import Run, RunConfig
+from training.tracking.keeper import tracked
+from training.tracking.tracking import Tracking
 
 
 def train(
@@ -33,6 +35,7 @@ def train(
     threads: int | None = None,
     saving: Saving = Saving(),  # noqa: B008  (frozen)
     probing: Probing = Probing(),  # noqa: B008  (frozen)
+    tracking: Tracking = Tracking(),  # noqa: B008  (frozen)
     json: Path | None = None,
 ) -> None:
     """Train a network; with no option a small one on digits, in seconds.
@@ -51,6 +54,7 @@ def train(
         threads: CPU threads; one for each core if not given.
         saving: When.
         probing: What is read of the layers meanwhile.
+        tracking: Who else is told.
         json: File for a report of how it ended, for programs; `-` is standard output.
     """
     with reported(json) as report, joined(choose_device(device)) as world, only_first(world):
@@ -68,17 +72,20 @@ def train(
         this = Run(run or Path("runs") / _name(asked), asked)
         report["folder"] = str(this.folder)
         activation = find_activation(config.activation, config.activation_parameters)
-        watches = probing.watches(activation, this.folder, print) if world.first else []
-        trainer = this.train(loaded, own_device(choose_device(device)), resume, saving, world, watches)
-        result = trainer.evaluate()
-        report |= {
-            "accuracy": result.accuracy,
-            "loss": result.loss,
-            "images": result.images,
-            "epochs": trainer.epoch,
-            "seconds": round(trainer.seconds, 1),
-            "processes": world.size,
-        }
+        processes = str(world.size)
+        told = tracking.of(this, loaded, print, processes=processes) if world.first else None
+        watches = probing.watches(activation, this.folder, print, [told] if told else []) if world.first else []
+        with tracked(told, report):
+            trainer = this.train(loaded, own_device(choose_device(device)), resume, saving, world, watches)
+            result = trainer.evaluate()
+            report |= {
+                "accuracy": result.accuracy,
+                "loss": result.loss,
+                "images": result.images,
+                "epochs": trainer.epoch,
+                "seconds": round(trainer.seconds, 1),
+                "processes": world.size,
+            }
         print(f"held-out accuracy {result.accuracy:.2%} on {result.images} images after {trainer.seconds:.0f} s")
         print(f"publish it with: python -m training publish {this.folder} --name NAME")
 

@@ -22,6 +22,8 @@ class Losses:
     seen: int = 0
     newest: float = math.nan
     """Mean over the batch that was read last."""
+    known: list[tuple[int, float]] = field(default_factory=list)
+    """The steps that were read last, with the mean over the batch of each."""
     _waiting: list[tuple[int, Tensor, int]] = field(default_factory=list)
 
     @property
@@ -39,10 +41,12 @@ class Losses:
         flags = torch.tensor([float(wish) for wish in wishes], dtype=values.dtype, device=values.device)
         numbers = self.world.sum(torch.cat([values, flags])).tolist()
         bad = None
+        self.known = []
         for (step, _, count), loss in zip(self._waiting, numbers, strict=False):
             self.total += loss
             self.seen += count
             self.newest = loss / count
+            self.known.append((step, self.newest))
             if bad is None and not math.isfinite(loss):
                 bad = (step, self.newest)
         granted = [number > 0 for number in numbers[len(self._waiting) :]]

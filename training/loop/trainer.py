@@ -29,7 +29,7 @@ from training.loop.resumption import check_draws, check_state
 from training.loop.schedule import Course, learning_rate
 from training.loop.step import Step
 from training.loop.stopping import Stop
-from training.loop.watch import Moment, Watch
+from training.loop.watch import Moment, Together, Watch
 from training.loop.world import ALONE, World
 from training.optimisers.catalogue import find_optimiser
 from training.optimisers.groups import parameter_groups
@@ -101,6 +101,8 @@ class Trainer:
         Raises `DivergedError`, a `ValueError`, when the loss is no number any more, `StoppedError` when `stop` asks for
         it, `UnwritableError` when a checkpoint cannot be written, and `LostProcessError` when another process is gone.
         """
+        steps, done = self.batches.steps, self._began[0].done if self._began else 0
+        Together(self.watches).before_training(self.epoch * steps + done)
         while self.epoch < self.epochs:
             self._clock = time.monotonic()
             loss = self._train_epoch(bar, checkpoint)
@@ -118,10 +120,8 @@ class Trainer:
                 "held_out_accuracy": held_out.accuracy,
             }
             self.history.append(entry)
+            Together(self.watches).after_epoch(self._moment(self.epoch * steps - 1), entry)
             self._save(checkpoint, self.state())
-            moment = self._moment(self.epoch * self.batches.steps - 1)
-            for watch in self.watches:
-                watch.after_epoch(moment, entry)
             bar.line(
                 f"epoch {self.epoch}/{self.epochs}  loss {loss:.4f}  held-out loss {held_out.loss:.4f}  "
                 f"held-out accuracy {held_out.accuracy:.2%}  {self.seconds:.0f} s"
@@ -199,20 +199,17 @@ class Trainer:
             done, losses.total, losses.seen = self._began[0].done, self._began[1], self._began[2]
         for index, (images, targets) in enumerate(self._batches(), start=done):
             step = self.epoch * steps + index
-            watching = [watch for watch in self.watches if step % watch.every == 0]
+            watching = Together([watch for watch in self.watches if step % watch.every == 0])
             self._set_learning_rate(step)
             set_progress(self._rates, step / all_steps)
-            for watch in watching:
-                watch.before_step(self._moment(step))
+            watching.before_step(self._moment(step))
             count = self.batches.count(index)
             losses.add(step, self._step.gradients(images, targets, self.batches.shares(index), count), count)
             saved, stopped = self._read(losses, index, images, checkpoint, bar)
-            for watch in watching:
-                watch.after_backward(self._moment(step))
+            watching.after_backward(self._moment(step))
             self._step.update()
             self.averaging.after_step(self.model)
-            for watch in watching:
-                watch.after_step(self._moment(step))
+            watching.after_step(self._moment(step))
             if checkpoint and (saved or stopped):
                 self._save_within(checkpoint, index + 1, losses)
             if stopped:
@@ -239,6 +236,7 @@ class Trainer:
         seconds = self.saving.checkpoint_seconds
         late = self.world.first and seconds > 0 and time.monotonic() - self._saved >= seconds
         (late, stopped), bad = losses.read([late, self.stop.signal is not None])
+        Together(self.watches).after_losses(losses.known)
         if bad is not None:
             self._diverged(*bad, images, checkpoint)
         step = self.epoch * self.batches.steps + index

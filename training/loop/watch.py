@@ -1,5 +1,6 @@
 """Who may look on while a network is trained."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,13 @@ class Watch:
 
     every: int = 1
 
+    def before_training(self, step: int) -> None:
+        """Before `step`, the first that is made now.
+
+        What came of it and of later ones before, in a run that was killed, comes once more; what came of earlier ones
+        does not, and all of it came.
+        """
+
     def before_step(self, moment: Moment) -> None:
         """Before the images of the step go forward."""
 
@@ -38,5 +46,42 @@ class Watch:
     def after_step(self, moment: Moment) -> None:
         """With the new weights, and the gradients that led to them."""
 
+    def after_losses(self, losses: Sequence[tuple[int, float]]) -> None:
+        """When losses are read, in any step: those of the steps since the last time, over the images of all processes.
+
+        On the CPU that is before `after_backward` of the same step, on a GPU up to 20 steps later.
+        """
+
     def after_epoch(self, moment: Moment, entry: dict[str, float]) -> None:
-        """With what the history has of the epoch: losses and accuracy."""
+        """With what the history has of the epoch, losses and accuracy, before the state is saved."""
+
+
+class Together(Watch):
+    """Several as one."""
+
+    def __init__(self, watches: Sequence[Watch]) -> None:
+        self._watches = watches
+
+    def before_training(self, step: int) -> None:
+        for watch in self._watches:
+            watch.before_training(step)
+
+    def before_step(self, moment: Moment) -> None:
+        for watch in self._watches:
+            watch.before_step(moment)
+
+    def after_losses(self, losses: Sequence[tuple[int, float]]) -> None:
+        for watch in self._watches:
+            watch.after_losses(losses)
+
+    def after_backward(self, moment: Moment) -> None:
+        for watch in self._watches:
+            watch.after_backward(moment)
+
+    def after_step(self, moment: Moment) -> None:
+        for watch in self._watches:
+            watch.after_step(moment)
+
+    def after_epoch(self, moment: Moment, entry: dict[str, float]) -> None:
+        for watch in self._watches:
+            watch.after_epoch(moment, entry)

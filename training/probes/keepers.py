@@ -1,9 +1,9 @@
 """Where readings go while a network is trained: a file beside the run, TensorBoard, and the eyes of whoever waits."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from training.loop.watch import Moment
 from training.probes.columns import OF_LAYERS, OF_WEIGHTS, columns
@@ -11,18 +11,33 @@ from training.probes.reading import NetworkReading
 from training.probes.warnings import new
 
 
-class Keeper(Protocol):
-    """Who wants to know."""
+class Keeper:
+    """Who wants to know; of what it does not override, nothing."""
+
+    def begin(self, step: int) -> None:
+        """Before `step`, the first that is made now: what is known of later ones is told once more."""
 
     def keep(self, moment: Moment, reading: NetworkReading, found: dict[str, str]) -> None:
         """One reading, with the warnings that it gives rise to by their kind."""
 
+    def tell(self, series: str, step: int, values: Mapping[str, float]) -> None:
+        """Numbers by name, none of a layer: `steps` or `epochs`."""
 
-class ProbeFile:
-    """A line of JSON for each reading; where a run was resumed the newest line of a step counts."""
+
+class ProbeFile(Keeper):
+    """A line of JSON for each reading."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def begin(self, step: int) -> None:
+        """Without those after the checkpoint, or a last one that is not whole: each step is there once."""
+        if not self.path.exists():
+            return
+        kept = [line for line in self.path.read_text().splitlines() if _before(line, step)]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(f"{line}\n" for line in kept))
+        partial.replace(self.path)
 
     def keep(self, moment: Moment, reading: NetworkReading, found: dict[str, str]) -> None:
         line = {"step": moment.step, "epoch": moment.epoch, "learning_rate": moment.learning_rate}
@@ -30,7 +45,7 @@ class ProbeFile:
             file.write(json.dumps({**line, "warnings": list(found.values()), **columns(reading)}) + "\n")
 
 
-class Spoken:
+class Spoken(Keeper):
     """Says each kind of trouble once."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -42,7 +57,7 @@ class Spoken:
             self._say(f"warning: step {moment.step + 1}: {sentence}")
 
 
-class TensorBoard:
+class TensorBoard(Keeper):
     """Scalars by figure and layer: `gradient_rms/layer1.0.conv1`."""
 
     def __init__(self, folder: Path) -> None:
@@ -51,13 +66,24 @@ class TensorBoard:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError as error:
             raise ValueError(f"--tensorboard needs it ({error}): pip install 'reslens[tensorboard]'") from error
-        self._writer: Any = SummaryWriter(str(folder))
+        self._make = SummaryWriter
+        self._folder = str(folder)
+        self._writer: Any = None
+
+    def begin(self, step: int) -> None:
+        """TensorBoard then shows none of the later steps that files of before have."""
+        self._writer = self._make(self._folder, purge_step=step)
 
     def keep(self, moment: Moment, reading: NetworkReading, found: dict[str, str]) -> None:
         for tag, value in scalars(reading).items():
             self._writer.add_scalar(tag, value, moment.step)
         for kind, sentence in found.items():
             self._writer.add_text(f"warnings/{kind}", sentence, moment.step)
+        self._writer.flush()
+
+    def tell(self, series: str, step: int, values: Mapping[str, float]) -> None:  # noqa: ARG002
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
 
@@ -72,3 +98,10 @@ def scalars(reading: NetworkReading) -> dict[str, float]:
         for name, summary in zip(kept["layers"], values, strict=True):
             found[f"learned/{name}.{parameter}"] = summary[0] if summary else None
     return {tag: value for tag, value in found.items() if value is not None}
+
+
+def _before(line: str, step: int) -> bool:
+    try:
+        return int(json.loads(line)["step"]) < step
+    except (ValueError, KeyError, TypeError):
+        return False
