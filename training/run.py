@@ -23,6 +23,7 @@ from training.loop.stopping import stop_signals
 from training.loop.trainer import Trainer
 from training.loop.watch import Watch
 from training.loop.world import ALONE, World
+from training.probes.keepers import PROBES, ProbeFile
 from training.progress import progress_bar
 from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig
@@ -133,7 +134,8 @@ class Run:
         evaluation = trainer.evaluate()
         if world.first:
             record = training_record(self.config, trainer).model_dump(mode="json")
-            measured = {"held_out": asdict(evaluation), "history": trainer.history}
+            probes = ProbeFile(self.folder / PROBES).summary()
+            measured = {"held_out": asdict(evaluation), "history": trainer.history, "probes": probes}
             _write_json(self.record, record | measured | {"data_card": data_card(data).model_dump(mode="json")})
             previous(self.checkpoint).unlink(missing_ok=True)
         return trainer

@@ -82,6 +82,10 @@ def test_what_is_kept_is_what_the_steps_were_and_nothing_else_changes(tmp_path: 
         ([], [replace(WEIGHT, gradient_rms=0.0)] * 3, False, "gradient of layer1.0.conv1 has vanished: 0e+00"),
         ([], [replace(WEIGHT, update_ratio=20.0)], False, "changed the weights of layer1.0.conv1 by 2e+01 times"),
         ([], [replace(WEIGHT, update_ratio=1e-9)], False, "layer1.0.conv1 by no more than 1e-09 of their size"),
+        ([], [replace(WEIGHT, gradient_rms=3e4)], False, "gradient of layer1.0.conv1 has exploded: 3e+04"),
+        ([], [replace(WEIGHT, gradient_rms=float("inf"), update_ratio=0.0)], False, "of layer1.0.conv1 is no number"),
+        ([], [replace(WEIGHT, update_ratio=0.0)], False, "layer1.0.conv1 by no more than 0e+00 of their size"),
+        ([replace(LAYER, saturated=0.97)], [], False, "97% of the inputs of layer1.0.act1 are where it is flat"),
         ([LAYER, replace(LAYER, name="act1", std=0.01)], [], True, "of layer1.0.act1 are 100 times as large as those"),
         ([LAYER, replace(LAYER, name="b", dead_units=0.75)], [], False, "75% of the units of b are dead"),
         ([replace(LAYER, mean=float("nan"))], [], False, "the output of layer1.0.act1 is no number any more"),
@@ -160,6 +164,29 @@ def test_a_resumed_run_is_kept_without_gap_or_duplicate(tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("gradient_rms/conv1")] == [0, 2, 4, 6]
     assert [event.step for event in events.Scalars("held_out_accuracy")] == [3, 7]
     assert [event.step for event in events.Scalars("loss")] == [0]
+
+
+def test_the_record_sums_up_what_was_found(tmp_path: Path) -> None:
+    file = ProbeFile(tmp_path / "probes.jsonl")
+    assert file.summary() is None
+    model = torch.nn.Linear(1, 1)
+    for step, found in ((0, {}), (100, {"dead": "60% are dead"}), (200, {"dead": "70% are dead"})):
+        moment = Moment(step, 0, model, torch.optim.SGD(model.parameters(), lr=0.1), 0.1)
+        file.keep(moment, NetworkReading((LAYER,), (WEIGHT,)), found)
+    expected = {"dead": {"sentence": "60% are dead", "steps": [100, 200]}}
+    assert file.summary() == {"readings": 3, "last_step": 200, "warnings": expected}
+
+
+def test_a_full_disk_does_not_stop_training(tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "probes.jsonl").symlink_to("/dev/full")
+    file = ProbeFile(tmp_path / "probes.jsonl", said.append)
+    model = torch.nn.Linear(1, 1)
+    moment = Moment(0, 0, model, torch.optim.SGD(model.parameters(), lr=0.1), 0.1)
+    for _ in range(2):
+        file.keep(moment, NetworkReading((LAYER,), (WEIGHT,)), {})
+    (sentence,) = said
+    assert sentence.endswith("probes.jsonl cannot be written (No space left on device): training goes on")
 
 
 def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Where readings go while a network is trained: a file beside the run, TensorBoard, and the eyes of whoever waits."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from training.loop.watch import Moment
 from training.probes.columns import OF_LAYERS, OF_WEIGHTS, columns
 from training.probes.reading import NetworkReading
 from training.probes.warnings import new
+
+PROBES = "probes.jsonl"
+"""In the folder of a run."""
 
 
 class Keeper:
@@ -27,22 +31,39 @@ class Keeper:
 class ProbeFile(Keeper):
     """A line of JSON for each reading."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, say: Callable[[str], None] = print) -> None:
+        self.path, self._say = path, say
+        self._failed = False
 
     def begin(self, step: int) -> None:
         """Without those after the checkpoint, or a last one that is not whole: each step is there once."""
         if not self.path.exists():
             return
-        kept = [line for line in self.path.read_text().splitlines() if _before(line, step)]
+        kept = [line for line in _lines(self.path) if _before(line, step)]
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(f"{line}\n" for line in kept))
         partial.replace(self.path)
 
     def keep(self, moment: Moment, reading: NetworkReading, found: dict[str, str]) -> None:
-        line = {"step": moment.step, "epoch": moment.epoch, "learning_rate": moment.learning_rate}
-        with self.path.open("a") as file:
-            file.write(json.dumps({**line, "warnings": list(found.values()), **columns(reading)}) + "\n")
+        line = {"step": moment.step, "epoch": moment.epoch, "learning_rate": moment.learning_rate, "warnings": found}
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps({**line, **columns(reading)}) + "\n")
+        except OSError as error:
+            if not self._failed:
+                self._say(f"warning: {self.path} cannot be written ({error.strerror}): training goes on")
+            self._failed = True
+
+    def summary(self) -> dict[str, Any] | None:
+        """Of each kind of trouble the first sentence and the steps at which it was found; None without readings."""
+        lines = [json.loads(line) for line in _lines(self.path) if _before(line, math.inf)]
+        if not lines:
+            return None
+        found: dict[str, dict[str, Any]] = {}
+        for line in lines:
+            for kind, sentence in line["warnings"].items():
+                found.setdefault(kind, {"sentence": sentence, "steps": []})["steps"].append(line["step"])
+        return {"readings": len(lines), "last_step": lines[-1]["step"], "warnings": found}
 
 
 class Spoken(Keeper):
@@ -100,7 +121,11 @@ def scalars(reading: NetworkReading) -> dict[str, float]:
     return {tag: value for tag, value in found.items() if value is not None}
 
 
-def _before(line: str, step: int) -> bool:
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _before(line: str, step: float) -> bool:
     try:
         return int(json.loads(line)["step"]) < step
     except (ValueError, KeyError, TypeError):

@@ -7,7 +7,7 @@ from pathlib import Path
 from training.activations.entry import Activation
 from training.loop.watch import Watch
 from training.probes.course import CourseWatch
-from training.probes.keepers import Keeper, ProbeFile, Spoken, TensorBoard
+from training.probes.keepers import PROBES, Keeper, ProbeFile, Spoken, TensorBoard
 from training.probes.watch import ProbeWatch
 
 
@@ -35,7 +35,7 @@ class Probing:
         if self.tensorboard:
             keepers.append(TensorBoard(self.tensorboard))
         if self.probe_every:
-            keepers += [ProbeFile(folder / "probes.jsonl"), Spoken(say)]
+            keepers += [ProbeFile(folder / PROBES, say), Spoken(say)]
         watches: list[Watch] = [CourseWatch(keepers)] if keepers else []
         if self.probe_every:
             watches.append(ProbeWatch(activation, self.probe_every, keepers))

@@ -7,11 +7,15 @@ from training.probes.reading import LayerReading, NetworkReading, WeightReading
 
 VANISHED = 1e-7
 """RMS of a gradient below which nothing is learned in single precision."""
+EXPLODED = 1e2
+"""RMS of a gradient that no learning rate in use survives."""
 UPDATES = (1e-8, 10.0)
 """Of the weights' RMS, how much a step may change them."""
 SCALE = 10.0
 """How many times larger or smaller activations may be from one layer to another before the first step."""
 DEAD = 0.5
+SATURATED = 0.95
+"""Share of a layer's inputs; of a ReLU half are, and of sparse layers more, that are well."""
 RANK = 1.05
 """Participation ratio below which the images of a batch differ in one direction alone."""
 
@@ -21,9 +25,11 @@ def warnings(reading: NetworkReading, first: bool) -> dict[str, str]:
     found = {
         "numbers": _numbers(reading.layers),
         "gradient": _gradient(reading.weights, first),
+        "explosion": _explosion(reading.weights),
         "update": _update(reading.weights),
         "scale": _scale(reading.layers) if first else "",
         "dead": _dead(reading.layers),
+        "saturation": _saturation(reading.layers),
         "rank": _rank(reading.layers),
     }
     return {kind: sentence for kind, sentence in found.items() if sentence}
@@ -44,14 +50,24 @@ def _gradient(weights: Sequence[WeightReading], first: bool) -> str:
     return f"gradient of {_some(list(small))} has vanished: {min(small.values()):.0e}" if small else ""
 
 
+def _explosion(weights: Sequence[WeightReading]) -> str:
+    gradients = {weight.name: weight.gradient_rms for weight in weights if weight.gradient_rms is not None}
+    bad = [name for name, gradient in gradients.items() if not math.isfinite(gradient)]
+    if bad:
+        return f"gradient of {_some(bad)} is no number"
+    large = {name: gradient for name, gradient in gradients.items() if gradient > EXPLODED}
+    return f"gradient of {_some(list(large))} has exploded: {max(large.values()):.0e}" if large else ""
+
+
 def _update(weights: Sequence[WeightReading]) -> str:
     low, high = UPDATES
     ratios = {weight.name: weight.update_ratio for weight in weights if weight.update_ratio is not None}
     large = {name: ratio for name, ratio in ratios.items() if ratio > high}
     if large:
         return f"one step changed the weights of {_some(list(large))} by {max(large.values()):.0e} times their size"
-    small = {name: ratio for name, ratio in ratios.items() if 0 < ratio < low}
-    if not small:
+    small = {name: ratio for name, ratio in ratios.items() if ratio < low}
+    # A step that was left out, for its gradients are no numbers, is no trouble of its own.
+    if not small or _explosion(weights):
         return ""
     return f"a step changes the weights of {_some(list(small))} by no more than {max(small.values()):.0e} of their size"
 
@@ -74,6 +90,13 @@ def _dead(layers: Sequence[LayerReading]) -> str:
         layer.name: layer.dead_units for layer in layers if layer.dead_units is not None and layer.dead_units > DEAD
     }
     return f"{max(dead.values()):.0%} of the units of {_some(list(dead))} are dead" if dead else ""
+
+
+def _saturation(layers: Sequence[LayerReading]) -> str:
+    flat = {
+        layer.name: layer.saturated for layer in layers if layer.saturated is not None and layer.saturated > SATURATED
+    }
+    return f"{max(flat.values()):.0%} of the inputs of {_some(list(flat))} are where it is flat" if flat else ""
 
 
 def _rank(layers: Sequence[LayerReading]) -> str:
