@@ -85,6 +85,7 @@ def test_what_is_kept_is_what_the_steps_were_and_nothing_else_changes(tmp_path: 
         ([], [replace(WEIGHT, gradient_rms=3e4)], False, "gradient of layer1.0.conv1 has exploded: 3e+04"),
         ([], [replace(WEIGHT, gradient_rms=float("inf"), update_ratio=0.0)], False, "of layer1.0.conv1 is no number"),
         ([], [replace(WEIGHT, update_ratio=0.0)], False, "layer1.0.conv1 by no more than 0e+00 of their size"),
+        ([replace(LAYER, saturated=0.6, usual=0.0)], [], False, "60% of the inputs of layer1.0.act1 are where it is"),
         ([replace(LAYER, saturated=0.97)], [], False, "97% of the inputs of layer1.0.act1 are where it is flat"),
         ([LAYER, replace(LAYER, name="act1", std=0.01)], [], True, "of layer1.0.act1 are 100 times as large as those"),
         ([LAYER, replace(LAYER, name="b", dead_units=0.75)], [], False, "75% of the units of b are dead"),
@@ -95,17 +96,22 @@ def test_what_is_kept_is_what_the_steps_were_and_nothing_else_changes(tmp_path: 
 def test_trouble_is_said_in_words(
     layers: list[LayerReading], weights: list[WeightReading], first: bool, sentence: str
 ) -> None:
-    (said,) = warnings(NetworkReading(tuple(layers), tuple(weights)), first).values()
+    (said,) = warnings(NetworkReading(tuple(layers), tuple(weights)), 0 if first else 5).values()
     assert sentence in said
 
 
 def test_what_is_well_gives_no_warning() -> None:
-    assert warnings(NetworkReading((LAYER, LAYER), (WEIGHT, WEIGHT)), first=True) == {}
+    assert warnings(NetworkReading((LAYER, LAYER), (WEIGHT, WEIGHT)), 0) == {}
     # Branches that start from 0.
     silent = NetworkReading((LAYER,), (replace(WEIGHT, gradient_rms=0.0, update_ratio=None),))
-    assert warnings(silent, first=True) == {}
+    assert warnings(silent, 0) == {}
+    # Channels that are padded with zeros, behind branches that start from 0, two steps later still.
+    empty = replace(LAYER, dead_units=0.75, saturated=1.0)
+    waiting = NetworkReading((LAYER, empty), (replace(WEIGHT, gradient_rms=0.0, update_ratio=None), WEIGHT))
+    assert warnings(waiting, 0) == warnings(waiting, 2) == {}
+    assert set(warnings(waiting, 3)) == {"gradient", "dead", "saturation"}
     # Scales differ once training is on its way.
-    assert warnings(NetworkReading((LAYER, replace(LAYER, std=99.0)), ()), first=False) == {}
+    assert warnings(NetworkReading((LAYER, replace(LAYER, std=99.0)), ()), 5) == {}
 
 
 def test_each_kind_of_trouble_is_said_once() -> None:

@@ -34,6 +34,7 @@ class LayerProbe:
     def __init__(self, network: nn.Module, activation: Activation) -> None:
         self.network = network
         self._intervals = saturation_intervals(activation)
+        self._usual = sum(_below(high) - _below(low) for low, high in self._intervals or ())
         self._handles: list[RemovableHandle] = []
         self._found: dict[str, dict[str, Tensor]] = {}
 
@@ -59,7 +60,7 @@ class LayerProbe:
             module = modules[name]
             numbers: dict[str, Any] = {key: float(value) for key, value in figures.items()}
             shares = {key: numbers.pop(key, None) for key in ("saturated", "dead_units", "dead_channels")}
-            layers.append(LayerReading(name=name, learned=_learned(module), **shares, **numbers))
+            layers.append(LayerReading(name=name, learned=_learned(module), usual=self._usual, **shares, **numbers))
         return NetworkReading(tuple(layers), tuple(read_weights(self.network)), loss)
 
     def _hook(self, name: str) -> Any:
@@ -132,6 +133,11 @@ def look(
             loss = F.cross_entropy(twin(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]
     return probe.read(loss.item())
+
+
+def _below(x: float) -> float:
+    """P(N(0, 1) ≤ x)."""
+    return (1 + math.erf(x / math.sqrt(2))) / 2
 
 
 def _learned(module: nn.Module) -> dict[str, tuple[float, float, float]]:

@@ -26,6 +26,8 @@ class LayerReading:
     """Participation ratio (tr Σ)²/tr Σ² of the channels' means by image: at most images − 1, or channels."""
     learned: dict[str, tuple[float, float, float]]
     """Mean, smallest and largest value of each learned parameter."""
+    usual: float = 0.5
+    """Share of saturated inputs, were they N(0, 1)."""
 
     @property
     def mean_shift(self) -> float | None:

@@ -14,22 +14,25 @@ UPDATES = (1e-8, 10.0)
 SCALE = 10.0
 """How many times larger or smaller activations may be from one layer to another before the first step."""
 DEAD = 0.5
-SATURATED = 0.95
-"""Share of a layer's inputs; of a ReLU half are, and of sparse layers more, that are well."""
+WAITING = 3
+"""Steps after which whatever starts from 0 has moved."""
 RANK = 1.05
 """Participation ratio below which the images of a batch differ in one direction alone."""
 
 
-def warnings(reading: NetworkReading, first: bool) -> dict[str, str]:
-    """A sentence for each kind of trouble; `first` says that no step was made before."""
+def warnings(reading: NetworkReading, step: int) -> dict[str, str]:
+    """A sentence for each kind of trouble; `step` is counted from 0."""
+    # Branches and classifiers that start from 0, as Fixup's do, let no gradient through before they have moved, and
+    # channels that shortcuts pad with zeros are empty until then: they are well.
+    waiting = step < WAITING and any(weight.gradient_rms == 0 for weight in reading.weights)
     found = {
         "numbers": _numbers(reading.layers),
-        "gradient": _gradient(reading.weights, first),
+        "gradient": _gradient(reading.weights, waiting),
         "explosion": _explosion(reading.weights),
         "update": _update(reading.weights),
-        "scale": _scale(reading.layers) if first else "",
-        "dead": _dead(reading.layers),
-        "saturation": _saturation(reading.layers),
+        "scale": _scale(reading.layers) if step == 0 else "",
+        "dead": "" if waiting else _dead(reading.layers),
+        "saturation": "" if waiting else _saturation(reading.layers),
         "rank": _rank(reading.layers),
     }
     return {kind: sentence for kind, sentence in found.items() if sentence}
@@ -40,12 +43,11 @@ def _numbers(layers: Sequence[LayerReading]) -> str:
     return f"the output of {_some(bad)} is no number any more" if bad else ""
 
 
-def _gradient(weights: Sequence[WeightReading], first: bool) -> str:
-    # Branches that start from 0, as Fixup's do, have no gradient at all in the first step, and are well.
+def _gradient(weights: Sequence[WeightReading], waiting: bool) -> str:
     small = {
         weight.name: weight.gradient_rms
         for weight in weights
-        if weight.gradient_rms is not None and weight.gradient_rms < VANISHED and (weight.gradient_rms or not first)
+        if weight.gradient_rms is not None and weight.gradient_rms < VANISHED and (weight.gradient_rms or not waiting)
     }
     return f"gradient of {_some(list(small))} has vanished: {min(small.values()):.0e}" if small else ""
 
@@ -93,8 +95,11 @@ def _dead(layers: Sequence[LayerReading]) -> str:
 
 
 def _saturation(layers: Sequence[LayerReading]) -> str:
+    # More than half of all inputs; where half of them are anyway, as of a ReLU, more than 95 %.
     flat = {
-        layer.name: layer.saturated for layer in layers if layer.saturated is not None and layer.saturated > SATURATED
+        layer.name: layer.saturated
+        for layer in layers
+        if layer.saturated is not None and layer.saturated > 0.5 + 0.9 * layer.usual
     }
     return f"{max(flat.values()):.0%} of the inputs of {_some(list(flat))} are where it is flat" if flat else ""
 

@@ -49,7 +49,7 @@ class ProbeWatch(Watch):
         )
         reading = replace(self._reading, weights=weights)
         self._before = {}
-        found = warnings(reading, first=moment.step == 0)
+        found = warnings(reading, moment.step)
         for keeper in self.keepers:
             keeper.keep(moment, reading, found)
 
