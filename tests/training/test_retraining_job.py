@@ -1,77 +1,39 @@
 """The job against a real service: killed between all steps, refused, rolled back, and with nobody there."""
 
 import json
-import os
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-import torch
 
 from models.parity import SAMPLE, ParitySample
 from models.repository import ModelRepository
-from service.access.keys import new_key
-from tests.service.processes import process
-from tests.training.drifted import shelf_of_digits, write_inverted
+from tests.training.drifted import DIGITS, inverted, shelf_of_digits, write_inverted
+from tests.training.retrained import (
+    BOUNDS,
+    KEY,
+    OTHER_KEY,
+    RECIPE,
+    VERSION,
+    WATCHING,
+    Asking,
+    ask,
+    change,
+    config,
+    default,
+    killed,
+    labels,
+    run,
+    service,
+)
 from training.commands.retrain import retrain as command
 from training.data.sources import DataConfig
-from training.outcomes import Failure, exit_code
-from training.recipes.recipe import Recipe
-from training.retraining.bounds import Bounds
-from training.retraining.canary import Watching
-from training.retraining.config import JobConfig
-from training.retraining.job import retrain
 from training.retraining.material import parse_data
-from training.retraining.remote import Remote
-from training.retraining.state import JobFolder, JobState
+from training.retraining.state import JobFolder
 from training.retraining.steps import STEPS
-
-KEY, LINE = new_key("retraining")
-OTHER_KEY, _ = new_key("stranger")
-VERSION = 3
-# Learned in a second or two; how good it is does not matter here.
-RECIPE = Recipe(epochs=1, learning_rate=0.05)
-WATCHING = Watching(watch_images=300, watch_seconds=60)
-BOUNDS = Bounds(slowdown=9, class_floor=0, calibration_margin=1)
-
-
-def config(home: Path, watching: Watching = WATCHING) -> JobConfig:
-    # Where a folder is linked to, a job knows it by its own path.
-    data = DataConfig("folder", str(home / "inverted"), mirrored=False).resolved()
-    return JobConfig("digits", data, recipe=RECIPE, watching=watching, bounds=BOUNDS)
-
-
-def run(home: Path, address: str, job: Path) -> JobState:
-    repository = ModelRepository(home / "shelf")
-    with Remote(f"http://{address}", KEY, patience=5) as remote:
-        return retrain(config(home), JobFolder(job), repository, remote, torch.device("cpu"), say=lambda _: None)
-
-
-def killed(home: Path, address: str, job: Path, step: str, written: bool) -> None:
-    """Run the job in a process that is killed when a step is over, before or after that is written down."""
-    if child := os.fork():
-        _, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status), f"{step} was never over: {os.waitstatus_to_exitcode(status)}"
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return
-    write = JobFolder.write
-
-    def deadly(folder: JobFolder, state: JobState) -> None:
-        if written or step not in state.done:
-            write(folder, state)
-        if step in state.done:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    try:
-        JobFolder.write = deadly  # type: ignore[method-assign]
-        run(home, address, job)
-    finally:
-        os._exit(1)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     write_inverted(folder / "inverted", training=640)
     shelf_of_digits(folder / "shelf")
-    with process(folder / "shelf", CONTROL_KEYS=LINE.line(), STATISTICS_SAMPLE=1) as address:
+    with service(folder) as address:
         for step in ("champion", "material", "train"):
             killed(folder, address, folder / "examined", step, written=False)
         killed(folder, address, folder / "examined", "examine", written=True)
@@ -99,45 +61,6 @@ def copied(home: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESLENS_CONTROL_KEY", KEY)
-
-
-def change(job: Path, **options: Any) -> None:
-    """Let a job have been begun with other options."""
-    state = json.loads((job / "state.json").read_text())
-    state["options"] |= options
-    (job / "state.json").write_text(json.dumps(state))
-
-
-def ask(home: Path, address: str, job: Path, **options: Any) -> tuple[int, dict[str, Any]]:
-    """The exit code and the report of `python -m training retrain`, that of a failure too."""
-    of_job = config(home)
-    given = {"bounds": of_job.bounds, "watching": of_job.watching, "recipe": of_job.recipe, "data": of_job.new}
-    given |= {"patience": 2.0, "threads": 1, "device": "cpu", **options}
-    file = home / "report.json"
-    try:
-        command("digits", url=f"http://{address}", repository=home / "shelf", job=job, report=file, **given)
-        code = 0
-    except SystemExit as ended:
-        code = int(str(ended.code))
-    except Failure as error:
-        code = exit_code(error)
-    report = json.loads(file.read_text())
-    assert report["exit_code"] == code
-    return code, report
-
-
-def labels(address: str) -> dict[str, int]:
-    found: dict[str, int] = httpx.get(f"http://{address}/v1/models/digits/labels").json()["labels"]
-    return found
-
-
-def default(address: str) -> int:
-    version: int = httpx.get(f"http://{address}/v1/models/digits").json()["version"]
-    return version
-
-
-def service(home: Path, **settings: object) -> Any:
-    return process(home / "shelf", CONTROL_KEYS=LINE.line(), **{"STATISTICS_SAMPLE": 1, **settings})
 
 
 def test_killed_at_every_step_it_ends_as_if_it_never_was(copied: Path, home: Path) -> None:
@@ -210,6 +133,40 @@ def test_a_canary_with_findings_is_rolled_back(copied: Path, tmp_path: Path) -> 
         assert labels(address) == {"stable": VERSION}
 
 
+def test_a_canary_is_judged_by_its_share_of_the_requests(copied: Path) -> None:
+    job, watching = copied / "examined", replace(WATCHING, share=50)
+    change(job, watching=config(copied, watching).options()["watching"])
+    with service(copied) as address:
+        with Asking(address, inverted(DIGITS.held_out.pixels[:32])) as asking:
+            code, report = ask(copied, address, job, watching=watching)
+        assert (code, report["outcome"]) == (0, "promoted")
+        # Enough was seen of what others asked; of its own the job sent one batch, to compare.
+        assert report["watch"]["shared"] >= WATCHING.watch_images
+        assert (report["watch"]["sent"], report["watch"]["agreement"]) == (32, 1)
+        assert asking.versions == {str(VERSION), str(VERSION + 1)}
+        found = httpx.get(f"http://{address}/v1/models/digits/labels").json()
+        assert found == {"labels": {"stable": VERSION + 1}, "shares": {}, "withheld": []}
+
+
+def test_what_is_grave_in_real_requests_ends_the_share_at_once(copied: Path) -> None:
+    job = copied / "examined"
+    watching = replace(WATCHING, share=50, watch_images=10_000, watch_severity="warning")
+    change(job, watching=config(copied, watching).options()["watching"])
+    with service(copied) as address:
+        ones = inverted(DIGITS.held_out.pixels[DIGITS.held_out.labels == 1][:32])
+        with Asking(address, ones):
+            code, report = ask(copied, address, job, watching=watching)
+        assert (code, report["outcome"]) == (4, "rolled_back")
+        assert report["watch"]["findings"]
+        assert (report["watch"]["sent"], report["watch"]["agreement"]) == (0, None)
+        found = httpx.get(f"http://{address}/v1/models/digits/labels").json()
+        assert found == {"labels": {"stable": VERSION}, "shares": {}, "withheld": [VERSION + 1]}
+        # Nobody gets it by default, not even who asks for the newest.
+        load = f"http://{address}/v2/repository/models/digits/load"
+        loaded = httpx.post(load, headers={"X-API-Key": KEY}, timeout=30).raise_for_status()
+        assert loaded.json()["version"] == str(VERSION)
+
+
 def test_a_canary_that_does_not_load_is_rolled_back(copied: Path) -> None:
     job = copied / "examined"
     manifest = ModelRepository(copied / "shelf").open("digits").manifest
@@ -240,8 +197,9 @@ def test_a_service_that_is_not_there_is_asked_again_for_a_while(copied: Path) ->
     before = json.loads((job / "state.json").read_text())["done"]
     code, report = ask(copied, "127.0.0.1:9", job, patience=0.3)
     assert (code, report["outcome"]) == (5, "unreachable")
-    # What was done stays done, and what needs no service goes on.
-    assert report["steps"] == [*before, "publish"]
+    # What was done stays done; and nothing is published that the service could serve before it is told not to.
+    assert report["steps"] == [*before]
+    assert ModelRepository(copied / "shelf").versions("digits") == [VERSION]
 
 
 def test_one_job_at_a_time_and_of_one_kind(copied: Path) -> None:

@@ -20,6 +20,7 @@ from training.retraining.remote import Remote
 BATCH = 32
 POLL_SECONDS = 0.1
 POLLS = 20
+SHARE_POLL_SECONDS = 2.0
 AGREEMENT = 0.99
 """Share of images whose class must be that of the published graph: another precision may round otherwise."""
 
@@ -36,12 +37,16 @@ class Watching:
     """Least severity of a finding that rolls it back."""
     traffic: Path | None = None
     """Folder of images, with or without sub-folders, to send to the canary; the held-out ones if not given."""
+    share: float = 0.0
+    """Percentage of the requests for the default version that the canary answers while it is watched."""
 
     def __post_init__(self) -> None:
         if self.watch_images < 1:
             raise ValueError(f"watch_images={self.watch_images} is not allowed: use at least 1")
         if not self.watch_seconds > 0:
             raise ValueError(f"watch_seconds={self.watch_seconds} is not allowed: use a number above 0")
+        if not 0 <= self.share <= 100:
+            raise ValueError(f"share={self.share} is not allowed: use a percentage from 0 to 100")
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,11 @@ class Watched:
 
     images: int
     """That the service watched."""
+    shared: int
+    """Those of them that came by the canary's share of the requests, before anything was sent."""
     sent: int
-    agreement: float
-    """Share of the images that were given the class of the published graph."""
+    agreement: float | None
+    """Share of the images that were sent that were given the class of the published graph."""
     findings: list[str]
     unjudged: list[str]
     """Rules that had too few images."""
@@ -82,16 +89,18 @@ def watch(
     classes: NDArray[np.int64],
     config: Watching,
 ) -> Watched:
-    """Send `pixels` to a version, over and over, until the service has watched enough of it; then ask what it found.
+    """Wait for what comes by the share, if there is one, then send `pixels`, over and over: until enough was watched.
 
-    `classes` are what its graph says of them. Raises `ServiceUnreachableError`, or `ServiceRefusesError` for a key.
+    `classes` are what its graph says of them; some are sent in any case, to compare. What is found is asked of the
+    service. Raises `ServiceUnreachableError`, or `ServiceRefusesError` for a key.
     """
     sent = agreed = 0
-    diagnosis = remote.diagnosis(name, version)
-    reason = ""
+    diagnosis = _shared(remote, name, version, config) if config.share else remote.diagnosis(name, version)
+    shared = diagnosis.images if config.share else 0
+    reason = _grave(diagnosis, config)
     end = time.monotonic() + config.watch_seconds
     try:
-        for chosen in _batches(len(pixels), min(BATCH, remote.max_batch(name, version))):
+        for chosen in () if reason else _batches(len(pixels), min(BATCH, remote.max_batch(name, version))):
             answered = remote.infer(name, version, pixels[chosen]).argmax(1)
             sent, agreed = sent + len(chosen), agreed + int((answered == classes[chosen]).sum())
             # Asked seldom: judging takes longer than answering.
@@ -103,9 +112,10 @@ def watch(
         if error.forbidden:
             raise
         reason = str(error)
-    agreement = agreed / sent if sent else 0.0
+    agreement = agreed / sent if sent else None
     return Watched(
         images=diagnosis.images,
+        shared=shared,
         sent=sent,
         agreement=agreement,
         findings=[f"{finding.severity}: {finding.cause}" for finding in diagnosis.findings],
@@ -114,13 +124,28 @@ def watch(
     )
 
 
-def _reason(diagnosis: Diagnosis, agreement: float, config: Watching) -> str:
-    """Why the canary is not good; empty if it is."""
+def _shared(remote: Remote, name: str, version: int, config: Watching) -> Diagnosis:
+    """What is found in real requests: once there are enough, something is grave, or there is no more time."""
+    end = time.monotonic() + config.watch_seconds
+    while True:
+        diagnosis = remote.diagnosis(name, version)
+        left = end - time.monotonic()
+        if diagnosis.images >= config.watch_images or _grave(diagnosis, config) or left <= 0:
+            return diagnosis
+        time.sleep(min(SHARE_POLL_SECONDS, left))
+
+
+def _grave(diagnosis: Diagnosis, config: Watching) -> str:
+    """The findings that are reason to roll back; empty if none is."""
     severities = ("critical",) if config.watch_severity == "critical" else ("critical", "warning")
-    grave = [finding.cause for finding in diagnosis.findings if finding.severity in severities]
-    if grave:
-        return "; ".join(grave)
-    if agreement < AGREEMENT:
+    return "; ".join(finding.cause for finding in diagnosis.findings if finding.severity in severities)
+
+
+def _reason(diagnosis: Diagnosis, agreement: float | None, config: Watching) -> str:
+    """Why the canary is not good; empty if it is."""
+    if grave := _grave(diagnosis, config):
+        return grave
+    if agreement is not None and agreement < AGREEMENT:
         return (
             f"{agreement:.1%} of the images were given the class of the published graph, {AGREEMENT:.0%} are expected"
         )

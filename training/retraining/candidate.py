@@ -1,6 +1,7 @@
 """The files of a challenger: made once, judged as they are, and published as they are."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,16 +42,21 @@ class Candidate:
     def model(self) -> onnx.ModelProto:
         return onnx.load_from_string((self.folder / GRAPH).read_bytes())
 
-    def publish(self, repository: ModelRepository) -> int:
-        """The version that has these files: the one that was published before, or a new one."""
+    def publish(self, repository: ModelRepository, announce: Callable[[int], None]) -> int:
+        """The version that has these files: the one that was published before, or a new one.
+
+        `announce` is told its number before anybody can see it; again where another publisher took the number.
+        """
         draft = self.manifest
         assert draft.training is not None
         found = find_published(repository, draft.name, str(draft.training.options[FINGERPRINT]))
         if found is not None:
+            announce(found)
             return found
         files = {file: (self.folder / file).read_bytes() for file in draft.digests}
 
         def describe(version: int, digests: dict[str, str]) -> ModelManifest:
+            announce(version)
             return draft.model_copy(update={"version": version, "digests": digests})
 
         return repository.publish(draft.name, files, describe)

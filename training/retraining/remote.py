@@ -70,10 +70,16 @@ class Remote:
             "POST", f"/v2/repository/models/{quote(name)}/load", self._control, json=body, timeout=CONTROL_SECONDS
         )
 
-    def set_label(self, name: str, label: str, version: int) -> None:
-        """Give a version a label, once it is loaded everywhere."""
+    def set_label(self, name: str, label: str, version: int, share: float = 0.0) -> None:
+        """Give a version a label, once it is loaded everywhere, and a percentage of the requests for the default."""
         path = f"/v1/models/{quote(name)}/labels/{label}"
-        self._ask("PUT", path, self._control, json={"version": version}, timeout=CONTROL_SECONDS)
+        body = {"version": version} | ({"share": share} if share else {})
+        self._ask("PUT", path, self._control, json=body, timeout=CONTROL_SECONDS)
+
+    def withhold(self, name: str, version: int, withheld: bool = True) -> None:
+        """Have nobody serve a version by default before it is loaded by its number; it may be the next one."""
+        path = f"/v1/models/{quote(name)}/withheld/{version}"
+        self._ask("PUT" if withheld else "DELETE", path, self._control, timeout=CONTROL_SECONDS)
 
     def remove_label(self, name: str, label: str) -> None:
         """Take a label away, if it is there."""

@@ -48,10 +48,11 @@ def draw(state: JobState) -> None:
     if gates := _gates(state):
         console.print(_table(gates))
     if (watched := state.done.get("watch")) and "sent" in watched:
+        agreed = "" if (share := watched["agreement"]) is None else f", {share:.1%} of them classified as published"
         console.print(
             Text(
-                f"canary: {watched['images']} images watched of {watched['sent']} sent, "
-                f"{watched['agreement']:.1%} of them classified as published, {len(watched['findings'])} findings"
+                f"canary: {watched['images']} images watched, {watched['shared']} of them by its share; "
+                f"{watched['sent']} sent{agreed}; {len(watched['findings'])} findings"
             )
         )
         for line in watched["findings"]:

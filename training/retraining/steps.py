@@ -23,7 +23,7 @@ from training.retraining.candidate import FINGERPRINT, FROM, Candidate, make_can
 from training.retraining.champion import Champion
 from training.retraining.config import JobConfig
 from training.retraining.material import Material, load_material
-from training.retraining.outcome import ServiceRefusesError
+from training.retraining.outcome import ServiceRefusesError, ServiceUnreachableError
 from training.retraining.remote import Remote
 from training.retraining.state import JobFolder, JobState
 from training.run import Run, RunConfig
@@ -163,18 +163,32 @@ def _finite(value: Any) -> Any:
 
 
 def publish(job: Job) -> Result:
-    """Make the candidate a version, unless it is one."""
-    return {"version": job.candidate.publish(job.repository)}
+    """Make the candidate a version, unless it is one; nobody serves it by default before it is promoted."""
+    announced: list[int] = []
+
+    def withhold(version: int) -> None:
+        job.remote.withhold(job.config.name, version)
+        # Somebody else's, who published at the same moment.
+        for other in announced:
+            job.remote.withhold(job.config.name, other, withheld=False)
+        announced[:] = [version]
+
+    return {"version": job.candidate.publish(job.repository, withhold)}
 
 
 def try_out(job: Job) -> Result:
     """Have the service load the version as the canary."""
     name, config = job.config.name, job.config
     try:
-        job.remote.set_label(name, config.canary, job.version)
+        job.remote.set_label(name, config.canary, job.version, config.watching.share)
     except ServiceRefusesError as error:
         if reason := job.remote.reason(name, job.version):
             return {"label": config.canary, "reason": f"the service cannot load it: {reason}"}
+        if error.status == 404:
+            raise ServiceUnreachableError(
+                f"the service does not see version {job.version}: bring it from {job.repository.root} to where the "
+                "service reads, and run the job again"
+            ) from error
         raise error
     return {"label": config.canary, "reason": ""}
 
