@@ -61,5 +61,5 @@ def outcome(error: BaseException) -> str:
     """In a word or two."""
     if isinstance(error, Failure):
         return error.outcome
-    names = {MISTAKE: "refused", CRASHED: "crashed"}
+    names = {MISTAKE: "mistake", CRASHED: "crashed"}
     return names.get(exit_code(error), "interrupted")

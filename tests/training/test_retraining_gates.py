@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from models.diagnosis.finding import Diagnosis, Finding
+from models.diagnosis.finding import Diagnosis, Finding, Unjudged
 from training.retraining.bounds import Bounds
 from training.retraining.calibration import calibration_error
 from training.retraining.gates import (
@@ -88,6 +88,9 @@ def test_accuracy_passes_only_where_it_is_shown_that_little_is_lost() -> None:
     # As accurate, but on so few images nothing is shown.
     few = accuracy(answers(pairs(30, 0, 0)), BOUNDS)
     assert not few.passed
+    assert few.sentence.endswith("; of equal answers 115 images would be needed")
+    assert accuracy(answers(pairs(115, 0, 0)), BOUNDS).passed
+    assert not accuracy(answers(pairs(114, 0, 0)), BOUNDS).passed
     worse = accuracy(answers(pairs(340, 20, 0)), BOUNDS)
     assert not worse.passed
     assert worse.value is not None
@@ -177,6 +180,13 @@ def test_parity_speed_and_statistics_at_their_bounds() -> None:
     dead = statistics(Graphs(0.0, [1.0], Diagnosis(images=9, findings=[finding("critical")], unjudged=[])), BOUNDS)
     assert (dead.passed, dead.value, dead.sentence) == (False, 1, "act1: critical")
     assert not statistics(Graphs(0.0, [1.0], None, "not finite"), BOUNDS).passed
+    # What could not be judged is not good.
+    missing = Unjudged(rule="dying_layer", images=99, needed=100, reason="not enough data: 99 of 100 images")
+    unknown = statistics(Graphs(0.0, [1.0], Diagnosis(images=99, findings=[], unjudged=[missing])), BOUNDS)
+    assert (unknown.passed, unknown.sentence) == (
+        False,
+        "dying_layer could not be judged: not enough data: 99 of 100 images",
+    )
 
 
 def test_all_gates_are_asked_on_each_set() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from models.parity import SAMPLE, ParitySample
 from models.repository import ModelRepository
+from tests import bundles
 from tests.training.drifted import DIGITS, inverted, shelf_of_digits, write_inverted
 from tests.training.retrained import (
     BOUNDS,
@@ -211,15 +212,21 @@ def test_one_job_at_a_time_and_of_one_kind(copied: Path) -> None:
         command("digits", config(copied).new, replace(RECIPE, epochs=2), BOUNDS, WATCHING, job=job, url="http://x")
 
 
-def test_a_stable_label_elsewhere_is_a_mistake(copied: Path) -> None:
+def test_what_cannot_be_begun_changes_nothing(copied: Path) -> None:
     shutil.copytree(copied / "shelf" / "digits" / str(VERSION), copied / "shelf" / "digits" / "2")
     manifest = copied / "shelf" / "digits" / "2" / "manifest.json"
     manifest.write_text(manifest.read_text().replace(f'"version": {VERSION}', '"version": 2'))
+    bundles.publish(copied / "shelf", "foreign")
+    given = {"data": config(copied).new, "recipe": RECIPE, "job": copied / "job", "repository": copied / "shelf"}
     with service(copied) as address:
         label = f"http://{address}/v1/models/digits/labels/stable"
         httpx.put(label, json={"version": 2}, headers={"X-API-Key": KEY}, timeout=30).raise_for_status()
         with pytest.raises(ValueError, match=r"'stable' is of version 2, and version 3 is served"):
-            command("digits", config(copied).new, RECIPE, job=copied / "job", url=f"http://{address}", threads=1)
+            command("digits", url=f"http://{address}", threads=1, **given)
+        # Its network is not known.
+        with pytest.raises(ValueError, match="it cannot be trained on"):
+            command("foreign", url=f"http://{address}", threads=1, fresh=True, **given)
+    assert not (copied / "shelf" / "foreign" / "serving.json").exists()
 
 
 @pytest.mark.parametrize(

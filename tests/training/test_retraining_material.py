@@ -9,6 +9,7 @@ import pytest
 from models.repository import ModelRepository
 from models.shelf import SHIPPED_MODELS
 from tests.training.drifted import DIGITS, inverted, write_inverted
+from training.data.images import LabelledImages
 from training.data.sources import DataConfig
 from training.retraining.material import Material, load_material
 
@@ -88,3 +89,32 @@ def test_without_old_images_only_new_ones_judge() -> None:
     assert list(material.held_out) == ["new"]
     assert material.mixed(0, 0) is DIGITS
     assert material.digest != Material(replace(DIGITS, held_out=DIGITS.training), None).digest
+
+
+def test_what_is_held_out_is_not_learned_from() -> None:
+    images = DIGITS.held_out
+
+    def some(chosen: slice) -> LabelledImages:
+        return LabelledImages(images.pixels[chosen], images.labels[chosen])
+
+    # Old training images are among those that new ones are judged by.
+    old = replace(DIGITS, training=some(slice(100)), held_out=some(slice(100, None)))
+    material = Material(replace(DIGITS, held_out=some(slice(50))), old)
+    assert (material.leaked, len(material.mixed(1, 0).training)) == (0, len(DIGITS.training) + 50)
+    leaking = Material(replace(DIGITS, training=_both(DIGITS.training, some(slice(100)))), None)
+    assert leaking.leaked == 100
+    np.testing.assert_array_equal(leaking.mixed(0, 0).training.pixels, DIGITS.training.pixels)
+    with pytest.raises(ValueError, match="every training image is held out as well"):
+        Material(replace(DIGITS, training=images), None).mixed(0, 0)
+
+
+def _both(first: LabelledImages, second: LabelledImages) -> LabelledImages:
+    return LabelledImages(np.concatenate([first.pixels, second.pixels]), np.concatenate([first.labels, second.labels]))
+
+
+def test_a_class_that_nothing_is_held_out_of_is_named() -> None:
+    images = DIGITS.held_out
+    known = images.labels != 7
+    without = replace(DIGITS, held_out=LabelledImages(images.pixels[known], images.labels[known]))
+    assert Material(without, None).unseen_classes == ["7"]
+    assert Material(without, DIGITS).unseen_classes == []

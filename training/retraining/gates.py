@@ -74,7 +74,7 @@ def accuracy(answers: Answers, bounds: Bounds) -> GateResult:
         bound=-bounds.margin,
         sentence=f"accuracy {after:.2%} (champion {before:.2%}) on {pairs.images} images: the difference is at least "
         f"{found.lower:+.2%} with {bounds.confidence:.0%} confidence, p = {max(found.p, 1e-15):.2g} that "
-        f"{bounds.margin:.1%} or more are lost",
+        f"{bounds.margin:.1%} or more are lost{_too_few(pairs, bounds)}",
         evidence={
             "champion": before,
             "challenger": after,
@@ -85,6 +85,14 @@ def accuracy(answers: Answers, bounds: Bounds) -> GateResult:
             "p_equal": equal,
         },
     )
+
+
+def _too_few(pairs: Pairs, bounds: Bounds) -> str:
+    """Where not even equal answers would pass, for how many images they would."""
+    needed = pairs.images
+    while inferiority(Pairs(needed, 0, 0), bounds.margin, bounds.confidence).lower <= -bounds.margin:
+        needed += 1
+    return f"; of equal answers {needed} images would be needed" if needed > pairs.images else ""
 
 
 def class_floor(answers: Answers, bounds: Bounds) -> GateResult:
@@ -144,17 +152,18 @@ def speed(graphs: Graphs, bounds: Bounds) -> GateResult:
 
 
 def statistics(graphs: Graphs, _: Bounds) -> GateResult:
-    """No finding about the layers is critical: nothing infinite, no layer dead, dying or saturated."""
+    """All rules about the layers could be judged, and none found anything critical."""
     if graphs.diagnosis is None:
         return GateResult("statistics", False, None, 0, graphs.problem)
     critical = [finding.cause for finding in graphs.diagnosis.findings if finding.severity == "critical"]
+    unknown = [f"{missing.rule} could not be judged: {missing.reason}" for missing in graphs.diagnosis.unjudged]
     warnings = len(graphs.diagnosis.findings) - len(critical)
     return GateResult(
         name="statistics",
-        passed=not critical,
+        passed=not critical and not unknown,
         value=len(critical),
         bound=0,
-        sentence="; ".join(critical) or f"all layers are alive and finite, {warnings} warnings",
+        sentence="; ".join(critical + unknown) or f"all layers are alive and finite, {warnings} warnings",
         evidence={"warnings": warnings, "images": graphs.diagnosis.images},
     )
 

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import blake2b
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from models.manifest import ModelManifest
@@ -30,26 +33,52 @@ class Material:
         """By kind, what champion and challenger are compared on."""
         return {NEW: self.new.held_out} | ({OLD: self.old.held_out} if self.old else {})
 
+    @property
+    def unseen_classes(self) -> list[str]:
+        """Classes of which nothing is held out: nobody could tell whether they are still known."""
+        seen = {int(label) for images in self.held_out.values() for label in np.unique(images.labels)}
+        return [name for index, name in enumerate(self.new.class_names) if index not in seen]
+
     def mixed(self, replay: float, seed: int) -> DataSet:
         """To train on: the new images, and `replay` times as many old ones, drawn by `seed`, if there are that many.
 
         What is held out are the new ones; the old ones too where old ones are replayed: then both are expected.
+        Training images that are held out as well, byte by byte, are left out.
         """
+        new = replace(self.new, training=self._apart(self.new.training)) if self.leaked else self.new
         if self.old is None or not replay:
-            return self.new
-        many = min(len(self.old.training), round(replay * len(self.new.training)))
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(self.old.training))[:many])
-        replayed = LabelledImages(self.old.training.pixels[chosen], self.old.training.labels[chosen])
+            return new
+        old = self._apart(self.old.training)
+        many = min(len(old), round(replay * len(new.training)))
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(old))[:many])
+        replayed = LabelledImages(old.pixels[chosen], old.labels[chosen])
         return replace(
-            self.new,
-            name=f"{self.new.name}, with {many} images of {self.old.name}",
-            training=_joined(self.new.training, replayed),
-            held_out=_joined(self.new.held_out, self.old.held_out),
-            source=f"{self.new.source}; {self.old.source}",
+            new,
+            name=f"{new.name}, with {many} images of {self.old.name}",
+            training=_joined(new.training, replayed),
+            held_out=_joined(new.held_out, self.old.held_out),
+            source=f"{new.source}; {self.old.source}",
             # Those of the images that are left out are not known apart.
             sizes=None,
-            skipped=self.new.skipped + self.old.skipped,
+            skipped=new.skipped + self.old.skipped,
         )
+
+    @cached_property
+    def leaked(self) -> int:
+        """New training images that are held out as well."""
+        return len(self.new.training) - len(self._apart(self.new.training))
+
+    def _apart(self, training: LabelledImages) -> LabelledImages:
+        apart = np.array([_name(pixels) not in self._held_out_names for pixels in training.pixels], bool)
+        if not apart.any():
+            raise ValueError(
+                "every training image is held out as well: give images to learn from and others to judge by"
+            )
+        return training if apart.all() else LabelledImages(training.pixels[apart], training.labels[apart])
+
+    @cached_property
+    def _held_out_names(self) -> frozenset[bytes]:
+        return frozenset(_name(pixels) for images in self.held_out.values() for pixels in images.pixels)
 
 
 def load_material(manifest: ModelManifest, new: DataConfig, old: DataConfig | None) -> Material:
@@ -106,6 +135,11 @@ def _in_order(data: DataSet, class_names: tuple[str, ...]) -> DataSet:
         by_name = dict(zip(data.class_names, weights, strict=True))
         weights = tuple(by_name[name] for name in class_names)
     return replace(data, class_names=class_names, class_weights=weights, training=training, held_out=held_out)
+
+
+def _name(pixels: NDArray[np.uint8]) -> bytes:
+    """Different for different images."""
+    return blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=16).digest()
 
 
 def _joined(first: LabelledImages, second: LabelledImages) -> LabelledImages:

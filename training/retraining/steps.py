@@ -15,12 +15,13 @@ import torch
 
 from models.manifest import TrainingRecord
 from models.repository import ModelRepository
+from training.data.images import DataSet
 from training.outcomes import DivergedError
 from training.publication.bundle import measure, restore_classifier
 from training.retraining import contest, gates
 from training.retraining.canary import read_traffic, watch
 from training.retraining.candidate import FINGERPRINT, FROM, Candidate, make_candidate
-from training.retraining.champion import Champion
+from training.retraining.champion import Champion, network_of
 from training.retraining.config import JobConfig
 from training.retraining.material import Material, load_material
 from training.retraining.outcome import ServiceRefusesError, ServiceUnreachableError
@@ -50,6 +51,11 @@ class Job:
     def material(self) -> Material:
         config = self.config
         return load_material(self.champion.manifest, config.new, config.old)
+
+    @cached_property
+    def mixed(self) -> DataSet:
+        """What is trained on, and what the challenger's baseline is measured on."""
+        return self.material.mixed(self.config.replay, self.config.recipe.seed)
 
     @cached_property
     def run(self) -> Run:
@@ -84,6 +90,7 @@ def choose_champion(job: Job) -> Result:
             f"version {served.default} in {job.repository.root} is not what the service serves: give --repository the "
             "repository of the service"
         )
+    network_of(manifest)  # of one that cannot be trained on nothing is changed either
     job.remote.load(name, served.default)
     job.remote.set_label(name, label, served.default)
     return {"version": served.default, "digest": served.digest}
@@ -92,13 +99,19 @@ def choose_champion(job: Job) -> Result:
 def read_material(job: Job) -> Result:
     """Read the images, and name what determines the challenger."""
     config, material = job.config, job.material
+    if material.unseen_classes:
+        raise ValueError(
+            f"no image of class {', '.join(material.unseen_classes[:5])} is held out: nobody could tell whether it is "
+            "still known; add some, or give --old with them"
+        )
     digest = material.digest
     determined = [job.state.done["champion"]["digest"], digest, config.replay, asdict(config.recipe)]
     fingerprint = hashlib.sha256(json.dumps([config.name, *determined], sort_keys=True).encode()).hexdigest()
     return {
         "digest": digest,
         "fingerprint": fingerprint,
-        "training_images": len(material.mixed(config.replay, config.recipe.seed).training),
+        "training_images": len(job.mixed.training),
+        "leaked": material.leaked,
         "held_out": {kind: len(images) for kind, images in material.held_out.items()},
     }
 
@@ -106,7 +119,7 @@ def read_material(job: Job) -> Result:
 def train(job: Job) -> Result:
     """Fine-tune from the champion's weights, or go on from the newest checkpoint."""
     config = job.config
-    mixed = job.material.mixed(config.replay, config.recipe.seed)
+    mixed = job.mixed
     start = job.champion.classifier(mixed.training.pixels, config.run).state_dict()
     try:
         job.run.train(mixed, job.device, resume=True, start=start)
@@ -118,7 +131,7 @@ def train(job: Job) -> Result:
 def examine(job: Job) -> Result:
     """Export the challenger, run both over all held-out images, and ask the gates."""
     config, champion, material = job.config, job.champion, job.material
-    mixed = material.mixed(config.replay, config.recipe.seed)
+    mixed = job.mixed
     preprocessing = champion.manifest.preprocessing
     stored = job.state.done["train"]["record"]
     record = TrainingRecord.model_validate({key: stored[key] for key in TrainingRecord.model_fields if key in stored})
@@ -200,8 +213,7 @@ def watch_canary(job: Job) -> Result:
     config, preprocessing = job.config, job.champion.manifest.preprocessing
     folder = config.watching.traffic
     # What its baseline was measured on: nothing may be found that is not the service's doing.
-    held_out = job.material.mixed(config.replay, config.recipe.seed).held_out
-    pixels = read_traffic(folder, preprocessing) if folder else held_out.pixels
+    pixels = read_traffic(folder, preprocessing) if folder else job.mixed.held_out.pixels
     classes = contest.logits(job.candidate.model, pixels, preprocessing).argmax(1)
     return asdict(watch(job.remote, config.name, job.version, pixels, classes, config.watching))
 
