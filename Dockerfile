@@ -1,8 +1,9 @@
-# The service without PyTorch. Targets: `cpu` (default) and `cuda`.
+# The service without PyTorch. Targets: `cpu` (default) and `cuda`; and `training`, with PyTorch for the CPU, for jobs.
 #   docker build --target cpu -t reslens .
 #   docker run --rm -p 8000:8000 reslens                                  the models that ship
 #   docker run --rm -p 8000:8000 -v "$PWD/models/store:/models:ro" reslens    your own
 #   docker run --rm -p 8000:8000 -v reslens-data:/data reslens                the history of live traffic kept
+#   docker build --target training -t reslens-training . && docker run --rm reslens-training retrain --help
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS source
@@ -23,6 +24,25 @@ FROM source AS build-cuda
 RUN python -m venv /opt/reslens \
     && /opt/reslens/bin/pip install --no-cache-dir '.[cuda,gcs,otel,postgres,s3]' \
     && rm -rf /opt/reslens/lib/python*/site-packages/models/store
+
+FROM source AS build-training
+COPY training training
+# Of PyTorch's own index: elsewhere it comes with CUDA, gigabytes of it. Another one: --build-arg TORCH_INDEX=…
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN python -m venv /opt/reslens \
+    && /opt/reslens/bin/pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" '.[training]' \
+    && rm -rf /opt/reslens/lib/python*/site-packages/models/store
+
+FROM ${BASE} AS training
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin reslens
+COPY --from=build-training /opt/reslens /opt/reslens
+# What libraries write beside, where there is no home: the root may be read-only, /tmp may not.
+ENV HOME=/tmp PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1 OMP_WAIT_POLICY=PASSIVE PATH=/opt/reslens/bin:$PATH
+USER 10001
+WORKDIR /tmp
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["python", "-m", "training"]
+CMD ["--help"]
 
 FROM ${BASE} AS runtime
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin reslens

@@ -1,4 +1,4 @@
-"""Once round: drift in the traffic → finding → webhook → retraining → canary → promotion → the finding is gone."""
+"""Once round: drift in the traffic → finding → webhook → retraining → canary with a share → promotion → no finding."""
 
 import contextlib
 import json
@@ -116,18 +116,21 @@ def test_drift_is_found_learned_tried_and_gone(tmp_path: Path) -> None:
     }
     report = tmp_path / "report.json"
     options = ["--data", "folder", "--data-dir", str(tmp_path / "inverted"), "--mirrored", "False", "--epochs", "3"]
-    options += ["--learning-rate", "0.05", "--watch-images", "360", "--repository", str(shelf), "--threads", "1"]
-    options += ["--report", str(report)]
+    options += ["--learning-rate", "0.05", "--watch-images", "200", "--share", "50", "--repository", str(shelf)]
+    options += ["--threads", "1", "--report", str(report)]
     with serving(shelf, bucket_seconds=1, **settings) as client:
         options += ["--url", str(client.base_url)]
         with watching(port, tmp_path, key, *options), Traffic(client) as traffic:
-            eventually(lambda: drift_of(client)[2], 240)
+            # Asked seldom: what is asked is worked out, and that is dear.
+            eventually(lambda: drift_of(client)[2], 240, every=0.5)
             assert drift_of(client)[0] == VERSION
-            eventually(report.exists, 400)
+            eventually(report.exists, 400, every=0.2)
             told = json.loads(report.read_text())
             assert told["outcome"] == "promoted", (tmp_path / "log").read_text()
+            # Judged by what others asked.
+            assert told["watch"]["shared"] >= 200
             # Enough windows of the new version for a finding to be confirmed, if there were one.
-            eventually(lambda: drift_of(client)[:2] >= (VERSION + 1, 5), 240)
+            eventually(lambda: drift_of(client)[:2] >= (VERSION + 1, 5), 240, every=0.5)
             version, _, drifted = drift_of(client)
         assert (version, drifted) == (VERSION + 1, [])
         labels = client.get("/v1/models/digits/labels").json()["labels"]

@@ -47,12 +47,12 @@ def serving(root: Path | str, bucket_seconds: int = 60, **settings: object) -> I
             thread.join()
 
 
-def eventually(ready: Callable[[], object], seconds: float = 20) -> None:
-    """Wait until something is so."""
+def eventually(ready: Callable[[], object], seconds: float = 20, every: float = 0.02) -> None:
+    """Wait until something is so, and ask every so many seconds."""
     end = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def settled(read: Callable[[], Value], seconds: float = 0.4) -> Value:

@@ -36,7 +36,7 @@ def parsed(arguments: list[str]) -> tuple[str, dict[str, Any]]:
     return called[0]
 
 
-def run_script(name: str, folder: Path) -> list[str]:
+def run_script(name: str, folder: Path, *options: str) -> list[str]:
     """What a script gives to `python -m training`, which is recorded by a program in its place."""
     python = folder / "python"
     python.write_text('#!/bin/sh\nfor each in "$@"; do printf "%s\\n" "$each"; done > "$RECORD"\n')
@@ -46,7 +46,7 @@ def run_script(name: str, folder: Path) -> list[str]:
         "PATH": f"{folder}:{os.environ['PATH']}", "RECORD": str(record),
         "MODEL": "digits", "DATA": "new images", "OLD": "old",
     }  # fmt: skip
-    subprocess.run(["sh", str(DEPLOY / name)], env=environment, check=True, cwd=folder, timeout=30)
+    subprocess.run(["sh", str(DEPLOY / name), *options], env=environment, check=True, cwd=folder, timeout=30)
     first, second, *arguments = record.read_text().splitlines()
     assert (first, second) == ("-m", "training")
     return arguments
@@ -59,8 +59,8 @@ def check(given: dict[str, Any], folder: str, old: str) -> None:
 
 
 def test_the_command_by_hand_and_that_of_cron(tmp_path: Path) -> None:
-    command, given = parsed(run_script("by-hand.sh", tmp_path))
-    assert command == "retrain"
+    command, given = parsed(run_script("by-hand.sh", tmp_path, "--share", "5"))
+    assert (command, given["watching"].share) == ("retrain", 5)
     check(given, "new images", "old")
     (line,) = [each for each in (DEPLOY / "crontab").read_text().splitlines() if not each.startswith("#")]
     assert line.split()[:5] == ["0", "2", "*", "*", "*"]
@@ -84,6 +84,19 @@ def test_scripts_say_what_they_lack(name: str) -> None:
     )  # fmt: skip
     assert done.returncode != 0
     assert "name of the model" in done.stderr
+
+
+def test_the_job_of_kubernetes_has_an_image_that_the_dockerfile_makes() -> None:
+    document = yaml.safe_load((DEPLOY / "cronjob.yaml").read_text())
+    pod = document["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    _, stage = (ROOT / "Dockerfile").read_text().split("FROM ${BASE} AS training\n")
+    stage = stage.partition("\nFROM")[0]
+    assert "docker build --target training -t reslens-training" in (ROOT / "Dockerfile").read_text()
+    assert pod["containers"][0]["image"] == "reslens-training:latest"
+    assert f"USER {pod['securityContext']['runAsUser']}\n" in stage
+    # The root is read-only: where else anything is written is a volume.
+    home = next(word.removeprefix("HOME=") for word in stage.split() if word.startswith("HOME="))
+    assert home in {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
 
 
 def test_the_job_of_kubernetes() -> None:

@@ -203,6 +203,22 @@ def test_a_service_that_is_not_there_is_asked_again_for_a_while(copied: Path) ->
     assert ModelRepository(copied / "shelf").versions("digits") == [VERSION]
 
 
+def test_a_full_disk_is_said_and_the_job_goes_on(copied: Path) -> None:
+    """What is written to this device never fits."""
+    job = copied / "examined"
+    before = (job / "state.json").read_text()
+    (job / "state.partial").symlink_to("/dev/full")
+    with service(copied) as address:
+        code, report = ask(copied, address, job)
+        assert (code, report["outcome"]) == (8, "not written")
+        assert "No space left" in report["message"]
+        assert (job / "state.json").read_text() == before
+        (job / "state.partial").unlink()
+        # What was published before the disk was full is found again.
+        assert ask(copied, address, job)[0] == 0
+    assert ModelRepository(copied / "shelf").versions("digits") == [VERSION, VERSION + 1]
+
+
 def test_one_job_at_a_time_and_of_one_kind(copied: Path) -> None:
     job = copied / "examined"
     with JobFolder(job).alone():

@@ -1,5 +1,6 @@
 """`python -m training retrain`"""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from training.retraining.remote import Remote
 from training.retraining.report import draw, make_report, reason_of
 from training.retraining.state import JobFolder, JobState
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 CONTROL_KEY, INFERENCE_KEY = "RESLENS_CONTROL_KEY", "RESLENS_INFERENCE_KEY"
 
 
@@ -91,10 +93,10 @@ def retrain(
         try:
             with Remote(url, control, inference, patience) as remote:
                 state = do_job(config, folder, ModelRepository(repository), remote, chosen, fresh, found_in, _say)
-        except UnwritableError as error:
-            raise NotWrittenError(str(error)) from error
-        except (Failure, ValueError):
+        except (Failure, ValueError, OSError) as error:
             told |= make_report(_known(folder))
+            if isinstance(error, UnwritableError) or getattr(error, "errno", None) in FULL:
+                raise NotWrittenError(str(error)) from error
             raise
         told |= make_report(state)
         draw(state)

@@ -156,7 +156,9 @@ def statistics(graphs: Graphs, _: Bounds) -> GateResult:
     if graphs.diagnosis is None:
         return GateResult("statistics", False, None, 0, graphs.problem)
     critical = [finding.cause for finding in graphs.diagnosis.findings if finding.severity == "critical"]
-    unknown = [f"{missing.rule} could not be judged: {missing.reason}" for missing in graphs.diagnosis.unjudged]
+    unjudged = graphs.diagnosis.unjudged
+    rules = ", ".join(missing.rule for missing in unjudged)
+    unknown = [f"{rules} could not be judged: {unjudged[0].reason}"] if unjudged else []
     warnings = len(graphs.diagnosis.findings) - len(critical)
     return GateResult(
         name="statistics",
