@@ -57,7 +57,7 @@ def image_to_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray
 
     Transparent pixels are laid on black, 16-bit images are scaled to 8 bits, of an animation the first frame counts.
     A JPEG can only shrink on load if it was opened, but not loaded. Raises ValueError for an image of floating-point
-    numbers.
+    numbers, and of integers that have more than 16 bits.
     """
     if preprocessing.shrink_on_load:
         image = _shrunk(image, preprocessing)
@@ -132,7 +132,13 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
         raise ValueError("its pixels are floating-point numbers without a known range: send 8 or 16 bits per channel")
     if image.mode.startswith("I"):
         # 16-bit greyscale: keep the high byte. Pillow's own conversion clips everything above 255 to white.
-        image = Image.fromarray((np.asarray(image, np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+        values = np.asarray(image)
+        if not 0 <= values.min() <= values.max() <= 0xFFFF:
+            raise ValueError(
+                f"its pixels are integers from {values.min()} to {values.max()}, without a known range: "
+                "send 8 or 16 bits per channel"
+            )
+        image = Image.fromarray((values >> 8).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         # Pasting on RGB makes one copy, and the very pixels that compositing with an opaque backdrop makes in four.
         transparent = image if image.mode == "RGBA" else image.convert("RGBA")

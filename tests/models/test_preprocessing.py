@@ -167,6 +167,16 @@ def test_floating_point_pixels_are_refused() -> None:
         image_to_pixels(Image.new("F", (32, 32), 0.5), COLOUR)
 
 
+@pytest.mark.parametrize("value", [65536, 2**31 - 1, -1])
+def test_integers_of_more_than_16_bits_are_refused(value: int) -> None:
+    """Neither white nor black is what they stand for."""
+    pixels = np.full((32, 32), 7, np.int32)
+    pixels[3, 4] = value
+    low, high = sorted([7, value])
+    with pytest.raises(ValueError, match=rf"integers from {low} to {high}, without a known range: send 8 or 16 bits"):
+        image_to_pixels(Image.fromarray(pixels), COLOUR)
+
+
 def test_every_tone_and_alpha_is_laid_on_black_as_compositing_does() -> None:
     levels = np.arange(256, dtype=np.uint8)
     pixels = np.stack(np.broadcast_arrays(levels[:, None], levels[::-1, None], levels[None], levels[None]), axis=-1)

@@ -1,6 +1,8 @@
 """Downloads from a real HTTP server: whole ones, and every way in which one goes wrong."""
 
 import re
+import resource
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,6 +150,18 @@ def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ValueError, match=r"could not be downloaded.*Not a directory"):
         fetch(at(server), tmp_path / "file" / "below", lambda _done, _total: None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit on the size of files stands for a disk without room")
+def test_a_disk_without_room(server: Server, tmp_path: Path) -> None:
+    server.files[FILE.name] = CONTENT
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        refused(at(server), tmp_path, "the disk has no room for it")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert fetch(at(server), tmp_path, lambda _done, _total: None).read_bytes() == CONTENT
 
 
 def test_the_cache_can_be_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pooch
 import requests
 from filelock import FileLock
 
-from training.data.reading import Advance
+from training.data.reading import FULL, Advance
 
 SECONDS = 30
 """Without a byte, after which a download is given up."""
@@ -88,4 +88,6 @@ def _reason(error: Exception) -> str:
         return f"the server answered {error.response.status_code}"
     if isinstance(error, ValueError) and "known hash" in str(error):
         return "what came has another digest"
+    if isinstance(error, OSError) and error.errno in FULL:
+        return "the disk has no room for it"
     return str(error)
