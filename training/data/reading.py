@@ -84,7 +84,7 @@ def read(
     if len(skipped) > skip_corrupt:
         raise ValueError(_too_many(listing.root, skipped, skip_corrupt))
     if every_class and skipped:
-        _check_splits(listing, listing.labels[kept], listing.held_out[kept])
+        _check_splits(listing, listing.labels[kept], listing.held_out[kept], len(skipped))
     return DataSet(
         name=listing.name,
         training=LabelledImages(training[: filled[0]], listing.labels[kept & ~listing.held_out]),
@@ -127,9 +127,10 @@ def reserve(file: int, size: int) -> None:
     os.truncate(file, size)
 
 
-def _check_splits(listing: Listing, labels: NDArray[np.int64], held_out: NDArray[np.bool_]) -> None:
+def _check_splits(listing: Listing, labels: NDArray[np.int64], held_out: NDArray[np.bool_], skipped: int = 0) -> None:
+    without = f", without the {skipped} that cannot be read," if skipped else ""
     for part, where in ((~held_out, "the training split"), (held_out, "the held-out split")):
-        check_classes(listing.class_names, labels[part], f"{where} of {listing.root}")
+        check_classes(listing.class_names, labels[part], f"{where} of {listing.root}{without}")
 
 
 def _decode(samples: Iterable[Sample], preprocessing: Preprocessing) -> Iterator[tuple[Sample, _Decoded | str]]:
