@@ -4,6 +4,8 @@ import io
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +134,24 @@ def test_other_files_and_hidden_folders_do_not_count(tmp_path: Path) -> None:
 def test_images_a_level_down_are_not_left_out_in_silence(tmp_path: Path) -> None:
     fill(tmp_path, {"cat": 3, "dog": 3, "dog/puppies": 3})
     refused(tmp_path, f"{tmp_path / 'dog'} has a folder of its own, puppies, whose images nobody would see")
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_order_is_that_of_names(backwards: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the system lists them: the digest of the card is the same on every machine."""
+    fill(tmp_path / "train", {"cat": 3, "dog": 2})
+    fill(tmp_path / "test", {"cat": 2, "dog": 2})
+    listed = os.scandir
+
+    @contextmanager
+    def scandir(path: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with listed(path) as entries:
+            yield sorted(entries, key=lambda entry: entry.name, reverse=backwards)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    training, held_out = contents(folder.load(tmp_path, PREPROCESSING))
+    assert training == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    assert held_out == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 def test_suffixes_in_capital_letters(tmp_path: Path) -> None:

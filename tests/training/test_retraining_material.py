@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_classes_of_one_name_stay_apart(tmp_path: Path) -> None:
     """ImageNet has two cranes: by their names alone one would take the images of the other."""
     names = ("crane", "crane", *MANIFEST.class_names[2:])
     manifest = MANIFEST.model_copy(update={"class_names": names})
-    arrays = {"x_train": DIGITS.training.pixels[:, 0], "y_train": DIGITS.training.labels}
+    arrays: dict[str, Any] = {"x_train": DIGITS.training.pixels[:, 0], "y_train": DIGITS.training.labels}
     arrays |= {"x_test": DIGITS.held_out.pixels[:, 0], "y_test": DIGITS.held_out.labels}
     np.savez(tmp_path / "a.npz", class_names=names, **arrays)
     new = load_material(manifest, DataConfig("npz", str(tmp_path / "a.npz")), None).new
