@@ -53,7 +53,7 @@ ROUTERS = (
     pages.router,  # /
     models.router,  # /v1/models, /v1/models/{name}
     classify.router,  # /v1/models/{name}/classify
-    versions.router,  # /v1/models/{name}/labels[/{label}], …/rollback
+    versions.router,  # /v1/models/{name}/labels[/{label}], …/rollback, …/withheld/{version}
     statistics.router,  # /v1/models/{name}/statistics, …/diagnosis, …/baseline
     layers.router,  # /v1/models/{name}/layers/{layer}/map
     health.router,  # /v2, /v2/health/*, /v2/models/{name}[/versions/{version}]/ready
