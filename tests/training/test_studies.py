@@ -173,6 +173,26 @@ def test_other_images_are_not_mixed_in(resumed: tuple[Path, str, dict[str, float
         Records(folder).prepare("others", "0" * 64)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="children are found by a file of Linux alone")
+def test_workers_end_with_a_study_that_is_killed_in_the_middle_of_their_runs(tmp_path: Path) -> None:
+    """Of thousands of epochs: they would go on for minutes beside those of whoever goes on with the study."""
+    options = [*COMMAND, str(tmp_path), "--epochs", "5000", "--jobs", "2"]
+    study = subprocess.Popen(options, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 240
+    while len(list((tmp_path / "runs").glob("*.pt"))) < 2:
+        assert study.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    children = Path(f"/proc/{study.pid}/task/{study.pid}/children").read_text().split()
+    assert len(children) >= 2
+    study.send_signal(signal.SIGKILL)
+    study.wait()
+    deadline = time.monotonic() + 20
+    while left := [child for child in children if Path(f"/proc/{child}").exists()]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
 def test_a_process_that_dies_loses_its_run_alone(tmp_path: Path) -> None:
     data = digits.load()
     records = Records(tmp_path)

@@ -2,7 +2,9 @@
 
 import os
 import signal
-from multiprocessing.connection import Connection
+import threading
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,6 +32,7 @@ def work(orders: Connection, folder: Path, config: DataConfig) -> None:
     """Make each run that comes over `orders`, keep it, and answer with what was kept; ends with the parent."""
     # An interrupt from the keyboard comes to the whole group: the parent says what becomes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     data = load_data(config)
     records = Records(folder)
@@ -51,6 +54,14 @@ def _run(case: Case, data: DataSet, records: Records) -> dict[str, Any]:
         }
     records.keep(case, found)
     return found
+
+
+def _end_with_parent() -> None:
+    """In the middle of a run too: whoever makes the study again would make the same one at the same time."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        _leave()
 
 
 def _leave() -> NoReturn:
