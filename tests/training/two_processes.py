@@ -3,13 +3,17 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from tests.training.small import SilentBar, problem
 from training.data.images import DataSet
 from training.loop.checkpoint import Saving, save_checkpoint
+from training.loop.step import Step
 from training.loop.trainer import Trainer
 from training.loop.watch import Moment, Watch
 from training.loop.world import ALONE, World, joined
@@ -51,8 +55,23 @@ def data() -> DataSet:
     )
 
 
-def trained(recipe: Recipe, folder: Path, world: World = ALONE) -> Trainer:
-    run = Trainer(NETWORK, recipe, data(), CPU, world)
+class DoubleTrainer(Trainer):
+    """In float64, from the weights of single precision: sums in another order are then equal to 15 digits."""
+
+    def _make_step(self) -> Step:
+        for model in (self.model, self.averaged.module):
+            model.double().register_forward_pre_hook(lambda _, given: (given[0].double(),))
+        step = super()._make_step()
+        weights = step.class_weights
+        return replace(step, class_weights=None if weights is None else weights.double())
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, targets in super()._batches():
+            yield images, targets.double() if targets.is_floating_point() else targets
+
+
+def trained(recipe: Recipe, folder: Path, world: World = ALONE, kind: type[Trainer] = Trainer) -> Trainer:
+    run = kind(NETWORK, recipe, data(), CPU, world)
     run.train(folder / "checkpoint.pt", SilentBar())
     return run
 
@@ -68,11 +87,15 @@ class Death(Watch):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+# Muon computes in bfloat16 anyway.
+KINDS: dict[str, type[Trainer]] = {"sgd": DoubleTrainer, "adamw": DoubleTrainer, "muon": Trainer}
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with joined(CPU) as world:
         for name, recipe in WAYS.items():
-            run = trained(recipe, folder, world)
+            run = trained(recipe, folder, world, KINDS[name])
             if world.first:
                 states = {"state": run.model.state_dict(), "averaged": run.averaged.state_dict()}
                 save_checkpoint(folder / f"{name}.pt", states | {"history": run.history})

@@ -29,22 +29,24 @@ class _Sum(torch.autograd.Function):
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     """y = γ·(x − μ)/√(σ² + ε) + β with μ and σ² of the images of all processes; in evaluation as ever.
 
-    Two sums go around in training, first of x, then of (x − μ)², which loses no digits to cancellation.
+    Two sums go around in training, first of x, then of (x − μ)², which loses no digits to cancellation. All is in the
+    precision of γ, as in PyTorch's own: sums of half precision would lose digits, or overflow.
     """
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         if not self.training or not distributed.is_initialized():
             return super().forward(x_NCHW)
+        values_NCHW = x_NCHW.to(self.weight.dtype)
         channels = x_NCHW.shape[1]
-        count = x_NCHW.new_tensor([x_NCHW.numel() / channels])
-        sums = _sum(torch.cat([x_NCHW.sum((0, 2, 3)), count]))
+        count = values_NCHW.new_tensor([x_NCHW.numel() / channels])
+        sums = _sum(torch.cat([values_NCHW.sum((0, 2, 3)), count]))
         total = sums[-1].detach()
         mean = sums[:-1] / total
-        centred = x_NCHW - mean.reshape(1, -1, 1, 1)
+        centred = values_NCHW - mean.reshape(1, -1, 1, 1)
         variance = _sum(centred.square().sum((0, 2, 3))) / total
         self._remember(mean.detach(), (variance * total / (total - 1).clamp(min=1)).detach())
         scaled = centred * torch.rsqrt(variance + self.eps).reshape(1, -1, 1, 1)
-        return scaled * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)
+        return (scaled * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)).to(x_NCHW.dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:

@@ -55,6 +55,14 @@ class World:
             distributed.all_gather(found, values)
         return found
 
+    def check_alike(self, place: list[int], device: torch.device) -> None:
+        """Wait for all others to come here; raise `ValueError` if they go on from another epoch or step."""
+        places = [each.tolist() for each in self.gather(torch.tensor(place, device=device))]
+        if any(each != place for each in places):
+            raise ValueError(
+                f"processes go on from unlike places (epoch and step {places}): every node must see the run's folder"
+            )
+
     def wait(self) -> None:
         """For all others to come here."""
         if self.size > 1:
