@@ -101,6 +101,17 @@ def test_muon_has_what_is_inside_and_adamw_the_rest() -> None:
     assert sorted(everything) == sorted(names.values())
 
 
+@pytest.mark.parametrize("normaliser", ["batch", "none"])
+def test_muon_where_no_matrix_inside_learns(normaliser: str, tmp_path: Path) -> None:
+    recipe = Recipe(epochs=1, batch_size=16, optimiser="muon", freeze=("stem", "layer1", "layer2", "layer3"))
+    run = Trainer(replace(NETWORK, normaliser=normaliser), recipe, problem(), CPU)
+    before = run.model.network.get_parameter("linear.weight").detach().clone()
+    run.train(tmp_path / "c.pt", SilentBar())
+    assert not torch.equal(run.model.network.get_parameter("linear.weight"), before)
+    resumed = Trainer(replace(NETWORK, normaliser=normaliser), recipe, problem(), CPU)
+    resumed.restore(tmp_path / "c.pt")
+
+
 def test_a_matrix_of_a_convolution_is_its_own_memory() -> None:
     for layout in (torch.contiguous_format, torch.channels_last):
         weight = torch.randn(4, 3, 2, 2).to(memory_format=layout)

@@ -28,40 +28,41 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self._inner = [group for inside, group in pairs if inside]
         self._outer = [group for inside, group in pairs if not inside]
         self._matrices = [[as_matrix(each) for each in group["params"]] for group in self._inner]
-        self._muon = torch.optim.Muon(
-            [
-                {"params": each, "weight_decay": group["weight_decay"]}
-                for each, group in zip(self._matrices, self._inner, strict=True)
-            ],
-            lr=learning_rate,
-            momentum=momentum,
-            adjust_lr_fn="match_rms_adamw",
-        )
-        self._adamw = torch.optim.AdamW(
-            [{"params": group["params"], "weight_decay": group["weight_decay"]} for group in self._outer],
-            lr=learning_rate,
-        )
+        matrices = [
+            {"params": each, "weight_decay": group["weight_decay"]}
+            for each, group in zip(self._matrices, self._inner, strict=True)
+        ]
+        others = [{"params": group["params"], "weight_decay": group["weight_decay"]} for group in self._outer]
+        # Where stages are frozen there may be nothing left of one kind, and neither takes nothing.
+        self._parts: dict[str, torch.optim.Optimizer] = {}
+        if matrices:
+            self._parts["muon"] = torch.optim.Muon(
+                matrices, lr=learning_rate, momentum=momentum, adjust_lr_fn="match_rms_adamw"
+            )
+        if others:
+            self._parts["adamw"] = torch.optim.AdamW(others, lr=learning_rate)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step of each at the rates of `param_groups`."""
         assert closure is None
-        for optimiser, groups in ((self._muon, self._inner), (self._adamw, self._outer)):
-            for theirs, ours in zip(optimiser.param_groups, groups, strict=True):
+        groups = {"muon": self._inner, "adamw": self._outer}
+        for name, optimiser in self._parts.items():
+            for theirs, ours in zip(optimiser.param_groups, groups[name], strict=True):
                 theirs["lr"], theirs["weight_decay"] = ours["lr"], ours["weight_decay"]
         for matrices, group in zip(self._matrices, self._inner, strict=True):
             for matrix, parameter in zip(matrices, group["params"], strict=True):
                 matrix.grad = None if parameter.grad is None else as_matrix(parameter.grad, parameter)
-        self._muon.step()  # type: ignore[no-untyped-call]
-        self._adamw.step()
+        for optimiser in self._parts.values():
+            optimiser.step()
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"muon": self._muon.state_dict(), "adamw": self._adamw.state_dict()}
+        return {name: optimiser.state_dict() for name, optimiser in self._parts.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._muon.load_state_dict(state_dict["muon"])
-        self._adamw.load_state_dict(state_dict["adamw"])
+        for name, optimiser in self._parts.items():
+            optimiser.load_state_dict(state_dict[name])
 
 
 def as_matrix(values: Tensor, like: Tensor | None = None) -> Tensor:
