@@ -75,6 +75,13 @@ def test_the_paper_lowers_its_rate_twice() -> None:
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
 
 
+def test_the_paper_warms_110_layers_up_at_a_tenth() -> None:
+    """He 2015: 0.01 for about 400 iterations, then 0.1 and on with the schedule as before."""
+    course = Course(64_000, 400, 0.1, (0.5, 0.75), 0.1)
+    rates = [learning_rate("low_multi_step", step, course) for step in (0, 399, 400, 31_999, 32_000, 48_000)]
+    assert rates == pytest.approx([0.01, 0.01, 0.1, 0.1, 0.01, 0.001])
+
+
 def test_an_unknown_schedule() -> None:
     with pytest.raises(ValueError, match="unknown schedule 'step'; choose from cosine, one_cycle, multi_step"):
         learning_rate("step", 0, Course(1, 0, 1.0))

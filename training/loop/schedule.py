@@ -56,6 +56,11 @@ def multi_step(step: int, course: Course) -> float:
     return course.peak * course.drop**passed
 
 
+def low_multi_step(step: int, course: Course) -> float:
+    """As `multi_step`, but all of the warm-up is at `drop` times the peak (He 2015: 0.01, for 110 layers)."""
+    return course.peak * course.drop if step < course.warmup else multi_step(step, course)
+
+
 def constant(step: int, course: Course) -> float:
     """The peak after a linear warm-up."""
     return course.peak * (step + 1) / course.warmup if step < course.warmup else course.peak
@@ -69,6 +74,7 @@ SCHEDULES: dict[str, Callable[[int, Course], float]] = {
     "cosine": cosine,
     "one_cycle": one_cycle,
     "multi_step": multi_step,
+    "low_multi_step": low_multi_step,
     "constant": constant,
 }
 
