@@ -17,11 +17,12 @@ from training.commands.data import data
 from training.commands.networks import networks
 from training.commands.publish import publish
 from training.commands.refresh import refresh
+from training.commands.report import report_refused
 from training.commands.retrain import retrain
 from training.commands.study import study
 from training.commands.train import train
 from training.commands.watch import watch
-from training.outcomes import Failure, StoppedError, exit_code
+from training.outcomes import MISTAKE, Failure, StoppedError, exit_code
 from training.recipes.catalogue import recipe_of
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -43,12 +44,7 @@ def main() -> None:
     # Of several processes, which one speaks.
     who = f"process {os.environ['RANK']}: " if "RANK" in os.environ else ""
     try:
-        # Defaults are those of the recipe, in the help too.
-        tuned = recipe_of(sys.argv[1:], "fine_tune")
-        commands = COMMANDS | {
-            "train": partial(train, recipe=recipe_of(sys.argv[1:])),
-            "retrain": partial(retrain, recipe=tuned),
-        }
+        commands = COMMANDS | _with_recipes(sys.argv[1:])
         tyro.extras.subcommand_cli_from_dict(commands, prog="python -m training", config=(tyro.conf.OmitArgPrefixes,))
     except StoppedError as stopped:
         print(f"{who}{stopped}", file=sys.stderr)
@@ -56,9 +52,26 @@ def main() -> None:
     except (Failure, ValueError, OSError) as error:
         print(f"{who}error: {error}", file=sys.stderr)
         sys.exit(exit_code(error))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted: nothing finished is lost; `train` goes on with --resume", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(exit_code(interrupt))
+    except SystemExit as ended:
+        # The parser's, who has said why.
+        if ended.code == MISTAKE:
+            report_refused(sys.argv[1:], "the command line is not understood; standard error says why")
+        raise
+
+
+def _with_recipes(arguments: list[str]) -> dict[str, Callable[..., None]]:
+    """The commands whose defaults are those of a recipe, in the help too."""
+    try:
+        return {
+            "train": partial(train, recipe=recipe_of(arguments)),
+            "retrain": partial(retrain, recipe=recipe_of(arguments, "fine_tune")),
+        }
+    except ValueError as error:
+        report_refused(arguments, str(error))
+        raise
 
 
 if __name__ == "__main__":

@@ -31,6 +31,10 @@ class LostProcessError(Failure):
     outcome, code = "lost process", 5
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM where there was nothing to save: as Ctrl-C, and with a code of its own."""
+
+
 class StoppedError(Failure):
     """A signal asked for the end, and the state was saved."""
 
@@ -43,8 +47,10 @@ class StoppedError(Failure):
 
 def exit_code(error: BaseException) -> int:
     """As shells have it, 128 and the number of the signal, for what a signal ended."""
-    if isinstance(error, StoppedError | KeyboardInterrupt):
-        return 128 + (error.signal if isinstance(error, StoppedError) else signal.SIGINT)
+    if isinstance(error, StoppedError):
+        return 128 + error.signal
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
     if isinstance(error, Failure):
         return error.code
     return MISTAKE if isinstance(error, ValueError | OSError) else CRASHED

@@ -1,10 +1,12 @@
-"""Ctrl-C and SIGTERM as a wish that is granted at the next step, when the state can be saved."""
+"""Ctrl-C and SIGTERM: a wish that is granted at the next step, when the state can be saved, or the end at once."""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from training.outcomes import Terminated
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -19,6 +21,23 @@ class Stop:
             # Asked twice: whoever does so will not wait.
             raise KeyboardInterrupt
         self.signal = number
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that it can still be said how it ended; but where `stop_signals` is."""
+
+    def end(*_: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
