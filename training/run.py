@@ -17,12 +17,13 @@ from models.manifest import TrainingRecord
 from training.data.card import data_card
 from training.data.images import DataSet, digest
 from training.data.sources import DataConfig
-from training.loop.checkpoint import Saving, previous
+from training.loop.checkpoint import Saving, any_checkpoint, previous
 from training.loop.differences import differences
 from training.loop.stopping import stop_signals
 from training.loop.trainer import Trainer
 from training.loop.watch import Watch
 from training.loop.world import ALONE, World
+from training.outcomes import UnwritableError
 from training.probes.keepers import PROBES, ProbeFile
 from training.progress import progress_bar
 from training.recipes.recipe import Recipe
@@ -71,7 +72,10 @@ class Run:
 
     def prepare(self, resume: bool, data_digest: str) -> None:
         """Make the folder, or check that what it holds may be resumed; raises `ValueError` otherwise."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnwritableError(f"{self.folder} cannot be made ({error.strerror}): choose another --run") from error
         path = self.folder / "run.json"
         wanted = {**asdict(self.config), "data_digest": data_digest}
         if not path.exists():
@@ -123,13 +127,13 @@ class Run:
         trainer.saving = saving
         trainer.watches.extend(watches)
         if world.first:
-            self.prepare(resume, digest(data))
+            self.prepare(resume, trainer.data_digest)
         world.wait()
         with progress_bar("training", shown=world.first) as bar, stop_signals() as trainer.stop:
-            if self.checkpoint.exists() and (note := trainer.restore(self.checkpoint)):
+            if any_checkpoint(self.checkpoint) and (note := trainer.restore(self.checkpoint)):
                 bar.line(note)
             # Nobody writes before all have read.
-            world.wait()
+            world.check_alike(trainer.place, trainer.device)
             trainer.train(self.checkpoint, bar)
         evaluation = trainer.evaluate()
         if world.first:
@@ -205,9 +209,16 @@ def device_name(device: torch.device) -> str:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     partial = path.with_suffix(".partial")
-    with partial.open("w") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("w") as file:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise UnwritableError(
+            f"{path} cannot be written ({error.strerror}): make room, then go on with --resume"
+        ) from error

@@ -1,5 +1,7 @@
 """A checkpoint is whole or it is the one before, and a damaged one is refused."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.loop.checkpoint import load_checkpoint, save_checkpoint
+from training.loop.checkpoint import any_checkpoint, load_checkpoint, load_newest, previous, save_checkpoint
 
 # Dies by SIGKILL in the middle of writing the second checkpoint.
 DYING_WRITER = """
@@ -59,6 +61,35 @@ def test_a_crash_while_saving_leaves_the_last_checkpoint(tmp_path: Path) -> None
     save_checkpoint(path, {"step": 3})
     assert load_checkpoint(path) == {"step": 3}
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_the_one_before_is_found_where_the_newest_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    assert not any_checkpoint(path)
+    for step in (1, 2):
+        save_checkpoint(path, {"step": step}, keep=True)
+    path.unlink()
+    assert any_checkpoint(path)
+    state, note = load_newest(path)
+    assert state == {"step": 1}
+    assert "going on from checkpoint.previous.pt" in note
+
+
+def test_where_files_have_one_name_alone_the_one_before_is_kept_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on network shares and FAT, whose system says so."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "checkpoint.pt"
+    for step in (1, 2, 3):
+        save_checkpoint(path, {"step": step}, keep=True)
+    assert load_checkpoint(path) == {"step": 3}
+    assert load_checkpoint(previous(path)) == {"step": 2}
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_missing_checkpoint(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +17,9 @@ import torch
 
 from tests.training.conftest import ROOT
 from tests.training.small import SilentBar, problem
+from training.__main__ import main
 from training.commands.report import reported
+from training.data.sources import DataConfig
 from training.loop.checkpoint import Saving, load_checkpoint, save_checkpoint
 from training.loop.divergence import first_not_finite
 from training.loop.trainer import Trainer
@@ -24,6 +27,7 @@ from training.loop.watch import Moment, Watch
 from training.outcomes import DivergedError, LostProcessError, StoppedError, UnwritableError, exit_code
 from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig
+from training.run import Run, RunConfig
 
 CPU = torch.device("cpu")
 NETWORK = NetworkConfig("resnet8", "relu", classes=3, channels=1)
@@ -56,11 +60,36 @@ def test_a_loss_that_is_no_number_names_step_layer_and_last_state(tmp_path: Path
     assert all(torch.isfinite(each).all() for each in stored["model"].values())
 
 
-def test_a_loss_that_is_no_number_only_in_evaluation_ends_the_run(tmp_path: Path) -> None:
+def test_weights_that_are_no_numbers_while_the_loss_is_one_end_the_run(tmp_path: Path) -> None:
     # Batch normalisation makes any scale fine in training; running variances of such a scale have overflowed.
     recipe = replace(RECIPE, initialiser="gaussian", initialiser_parameters={"std": 1e30})
-    with pytest.raises(DivergedError, match=r"the held-out loss is nan after epoch 1, .*none was saved before"):
+    with pytest.raises(DivergedError, match=r"at step 3, in epoch 1, and .* network.bn1.running_var, .*none was saved"):
         Trainer(NETWORK, recipe, problem(), CPU).train(tmp_path / "checkpoint.pt", SilentBar())
+
+
+def test_weights_that_are_no_numbers_never_take_the_place_of_good_ones(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    run = Trainer(NETWORK, RECIPE, problem(), CPU)
+    run.saving = Saving(checkpoint_steps=1)
+    run.watches.append(Poison(4, "network.layer2.0.conv1.weight"))
+    with pytest.raises(DivergedError, match=r"at step 5, in epoch 2, .*layer2.0.conv1.weight.*the last good state is "):
+        run.train(path, SilentBar())
+    assert load_checkpoint(path)["within"]["done"] == 1
+    assert all(torch.isfinite(each).all() for each in load_checkpoint(path)["model"].values())
+
+
+class Negative(Watch):
+    """Leaves a variance that evaluation cannot take the root of."""
+
+    def after_step(self, moment: Moment) -> None:
+        moment.model.get_buffer("network.bn1.running_var").fill_(-1.0)
+
+
+def test_a_loss_that_is_no_number_only_in_evaluation_ends_the_run(tmp_path: Path) -> None:
+    run = Trainer(NETWORK, replace(RECIPE, averaging="none"), problem(), CPU)
+    run.watches.append(Negative())
+    with pytest.raises(DivergedError, match=r"the held-out loss is nan after epoch 1, .*none was saved before"):
+        run.train(tmp_path / "checkpoint.pt", SilentBar())
 
 
 def test_where_numbers_ceased_in_the_forward_pass() -> None:
@@ -105,10 +134,11 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
     [
         (replace(NETWORK, activation="elu"), RECIPE, "network.activation was 'relu', now 'elu'"),
         (replace(NETWORK, network="resnet14"), RECIPE, "network.network was 'resnet8', now 'resnet14'"),
-        (NETWORK, replace(RECIPE, optimiser="adamw"), "optimiser was 'sgd', now 'adamw'"),
+        (NETWORK, replace(RECIPE, optimiser="adamw"), "recipe.optimiser was 'sgd', now 'adamw'"),
+        (NETWORK, replace(RECIPE, learning_rate=0.2), "recipe.learning_rate was 0.1, now 0.2"),
     ],
 )
-def test_a_checkpoint_of_another_network_is_refused(
+def test_a_checkpoint_of_another_network_or_recipe_is_refused(
     network: NetworkConfig, recipe: Recipe, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "checkpoint.pt"
@@ -118,6 +148,13 @@ def test_a_checkpoint_of_another_network_is_refused(
     with pytest.raises(ValueError, match=message):
         other.restore(path)
     assert all(torch.equal(each, before[name]) for name, each in other.model.state_dict().items())
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, Trainer(NETWORK, RECIPE, problem(), CPU).state())
+    with pytest.raises(ValueError, match=r"is of another run \(data_digest was '[0-9a-f]{64}', now '"):
+        Trainer(NETWORK, RECIPE, problem(held_out=21), CPU).restore(path)
 
 
 def test_a_checkpoint_with_other_weights_names_them(tmp_path: Path) -> None:
@@ -184,6 +221,57 @@ def test_sigterm_saves_and_ends_with_its_own_code(tmp_path: Path) -> None:
     stored = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
     assert stored["epoch"] == 1
     assert stored["within"]["done"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [(["--recipe", "fast"], "unknown recipe 'fast'"), (["--epochs", "x"], "not understood")]
+)
+def test_a_refused_command_line_is_reported_and_no_report_of_before_is_left(
+    options: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "deeper" / "report.json"
+    path.parent.mkdir()
+    path.write_text('{"outcome": "done"}')
+    monkeypatch.setattr(sys, "argv", ["training", "train", *options, "--json", str(path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    report = json.loads(path.read_text())
+    assert (report["outcome"], report["exit_code"]) == ("mistake", 2)
+    assert said in report["message"]
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ValueError, match=r"report .* cannot be written \(.*\): choose another file"),
+        reported(tmp_path / "file" / "report.json"),
+    ):
+        raise AssertionError("the work must not begin")
+
+
+def test_sigterm_where_there_is_nothing_to_save_is_reported(tmp_path: Path) -> None:
+    def ended() -> None:
+        with reported(tmp_path / "report.json"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        ended()
+    assert exit_code(caught.value) == 143
+    assert json.loads((tmp_path / "report.json").read_text())["exit_code"] == 143
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_folder_that_cannot_be_written_is_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    run = Run(tmp_path / "file" / "run", RunConfig(NETWORK, DataConfig(), RECIPE))
+    with pytest.raises(UnwritableError, match=r"run cannot be made \(Not a directory\)"):
+        run.prepare(False, "digest")
+    whole = Run(tmp_path / "run", RunConfig(NETWORK, DataConfig(), RECIPE))
+    with full_disk(10), pytest.raises(UnwritableError, match=r"run.json cannot be written \(.*\): make room"):
+        whole.prepare(False, "digest")
+    assert not list((tmp_path / "run").iterdir())
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan")])

@@ -83,7 +83,7 @@ def test_the_scalars_of_fixup_learn_at_a_tenth_of_the_rate_all_along() -> None:
         run = Trainer(network, Recipe(epochs=3, batch_size=16, learning_rate=0.02), problem(), CPU)
         names = {id(parameter): name for name, parameter in run.model.named_parameters()}
         for step in (0, 2, 3, 8):
-            run._set_learning_rate(step)
+            run._pace.set(step)
             rates = {names[id(p)]: group["lr"] for group in run.optimiser.param_groups for p in group["params"]}
             for name, parameter in run.model.named_parameters():
                 scalar = parameter.ndim == 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.training.small import SilentBar, problem
 from training.data.images import DataSet
@@ -157,6 +157,32 @@ def test_classes_weigh_in_the_loss(mixup: float, smoothing: float, tmp_path: Pat
     expected = -(wanted * logs * torch.tensor(weights, dtype=torch.float64)).sum(1).mean().item()
     run.train(tmp_path / "c.pt", SilentBar())
     assert run.history[0]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_would_be_compiled_anew_is_not_compiled(tmp_path: Path) -> None:
+    """The short last batch and the steps that hooks look on, of 16, 16 and 8 images; the compiler is left out."""
+    run = trainer(Recipe(epochs=2, batch_size=16))
+    sizes: list[int] = []
+
+    class Compiled(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            sizes.append(len(images))
+            return run.model(images)
+
+    run._step = replace(run._step, forward=Compiled())
+    bar = SilentBar()
+    watched(run, tmp_path, every=4)
+    assert sizes == [16, 16], "of steps 0 to 5, 0 and 4 are looked on, 2 and 5 are short"
+    run = trainer(Recipe(epochs=1, batch_size=64))
+    # Who is told beforehand, not the compiler.
+    run.recipe = replace(run.recipe, compile=True)
+    run.train(tmp_path / "c.pt", bar)
+    assert bar.lines[0].startswith("the first step compiles the network")
+
+
+def test_a_rate_of_every_step_is_not_compiled() -> None:
+    with pytest.raises(ValueError, match="compile annealed_dropout anew for the rate of every step"):
+        trainer(Recipe(compile=True), replace(NETWORK, regularisers={"annealed_dropout": 0.2}))
 
 
 def test_iterations_are_rounded_up_to_epochs(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def report_refused(arguments: Sequence[str], message: str) -> None:
     except argparse.ArgumentError:
         return
     _make_room(path)
-    _write(path, sys.stdout, {"outcome": "refused", "exit_code": MISTAKE, "message": message})
+    _write(path, sys.stdout, {"outcome": "mistake", "exit_code": MISTAKE, "message": message})
 
 
 def _speaks(path: Path | None) -> bool:

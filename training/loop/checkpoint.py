@@ -1,5 +1,6 @@
 """Training state on disk: written atomically, two of it kept, loaded without executing anything."""
 
+import errno
 import os
 import zipfile
 from contextlib import suppress
@@ -10,6 +11,9 @@ from typing import Any
 import torch
 
 from training.outcomes import UnwritableError
+
+# What file systems say that know no second names of a file: network shares, FAT, object stores.
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,7 @@ def save_checkpoint(path: Path, state: dict[str, Any], keep: bool = False) -> No
             file.flush()
             os.fsync(file.fileno())
         if keep and path.exists():
-            # A second name first, so that there is a file at `path` at every moment.
-            second = path.with_suffix(".second")
-            second.unlink(missing_ok=True)
-            os.link(path, second)
-            second.replace(previous(path))
+            _keep(path)
         partial.replace(path)
     except (OSError, RuntimeError) as error:
         # PyTorch's writer wraps what the system says.
@@ -57,6 +57,21 @@ def save_checkpoint(path: Path, state: dict[str, Any], keep: bool = False) -> No
             if path.exists()
             else f"checkpoint {path} cannot be written ({reason}): make room"
         ) from error
+
+
+def _keep(path: Path) -> None:
+    # A second name first, so that there is a file at `path` at every moment.
+    second = path.with_suffix(".second")
+    second.unlink(missing_ok=True)
+    try:
+        os.link(path, second)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        # For a moment there is none but the one before, which `load_newest` finds.
+        path.replace(previous(path))
+        return
+    second.replace(previous(path))
 
 
 def previous(path: Path) -> Path:
@@ -82,8 +97,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def any_checkpoint(path: Path) -> bool:
+    """Whether there is one at `path`, or the one before it."""
+    return path.exists() or previous(path).exists()
+
+
 def load_newest(path: Path) -> tuple[dict[str, Any], str]:
-    """The checkpoint at `path`, or the one before it where that cannot be read, and in words if it was so."""
+    """The checkpoint at `path`, or the one before it where that is gone or unreadable, and in words if it was so."""
     try:
         return load_checkpoint(path), ""
     except ValueError as error:

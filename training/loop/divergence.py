@@ -9,14 +9,22 @@ from training.outcomes import DivergedError
 
 
 @torch.no_grad()
+def _not_finite(model: nn.Module) -> str:
+    """In words, the first parameter or buffer of `model` that is not finite; empty if there is none."""
+    for name, values in [*model.named_parameters(), *model.named_buffers()]:
+        if not torch.isfinite(values).all():
+            return f"{name}, whose values are not finite any more"
+    return ""
+
+
+@torch.no_grad()
 def first_not_finite(model: nn.Module, images: Tensor) -> str:
     """In words, the first layer in the order of `model` whose weights, or else whose outputs, are not all finite.
 
     The images go forward once more, so random parts draw again and running statistics move.
     """
-    for name, values in [*model.named_parameters(), *model.named_buffers()]:
-        if not torch.isfinite(values).all():
-            return f"{name}, whose values are not finite any more"
+    if where := _not_finite(model):
+        return where
     found: list[str] = []
 
     def look(name: str) -> None:
@@ -46,6 +54,18 @@ def diverged_in_step(
         f"the loss is {loss} at step {step + 1}, in epoch {epoch + 1}; it began in {where}; {_kept(checkpoint)}: lower "
         f"learning_rate={learning_rate} in another --run"
     )
+
+
+def check_weights(model: nn.Module, step: int, epoch: int, learning_rate: float, checkpoint: Path) -> None:
+    """Raise `DivergedError` where the loss of `step` was a number still, and the weights that it led to are none.
+
+    Asked before they are saved, and take the place of good ones.
+    """
+    if where := _not_finite(model):
+        raise DivergedError(
+            f"the loss was a number at step {step + 1}, in epoch {epoch + 1}, and the weights after it are none; it "
+            f"began in {where}; {_kept(checkpoint)}: lower learning_rate={learning_rate} in another --run"
+        )
 
 
 def diverged_in_evaluation(loss: float, epoch: int, learning_rate: float, checkpoint: Path) -> DivergedError:

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from training.data.images import LabelledImages
+from training.loop.world import World
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Pixels N×C×H×W → logits N×K."""
@@ -24,6 +27,21 @@ class Evaluation:
 def evaluate(predict: Predict, images: LabelledImages, batch_size: int = 256) -> Evaluation:
     """Run every image once, in order."""
     correct, loss = tally(predict, images, batch_size)
+    return Evaluation(len(images), correct / len(images), loss / len(images))
+
+
+def evaluate_together(model: nn.Module, images: LabelledImages, device: torch.device, world: World) -> Evaluation:
+    """`model` in evaluation mode on all `images`, each process on its share of them."""
+    model.eval()
+
+    @torch.inference_mode()
+    def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = model(torch.from_numpy(pixels).to(device).float()).float().cpu().numpy()
+        return logits
+
+    share = world.part(len(images))
+    sums = tally(predict, LabelledImages(images.pixels[share], images.labels[share]))
+    correct, loss = world.sum(torch.tensor(sums, dtype=torch.float64, device=device)).tolist()
     return Evaluation(len(images), correct / len(images), loss / len(images))
 
 

@@ -1,4 +1,4 @@
-"""Whether a run may go on from a checkpoint: of this network, this optimiser, and of draws that can be gone on with."""
+"""Whether a run may go on from a checkpoint: of its network, recipe and data, and of draws it can go on with."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,19 +8,29 @@ from torch import nn
 
 from training.loop.differences import differences
 from training.loop.random_state import RandomState
+from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig
 
 MOST_NAMED = 3
 
 
 def check_state(
-    state: dict[str, Any], network: NetworkConfig, optimiser: str, model: nn.Module, checkpoint: Path
+    state: dict[str, Any],
+    network: NetworkConfig,
+    recipe: Recipe,
+    data_digest: str,
+    model: nn.Module,
+    checkpoint: Path,
 ) -> None:
-    """Raise `ValueError` for the state of another network or optimiser, naming what differs."""
-    wanted = {"network": asdict(network), "optimiser": optimiser}
-    stored = {"network": state.get("network", wanted["network"]), "optimiser": state.get("optimised_by", optimiser)}
+    """Raise `ValueError` for the state of another network, recipe or data set, naming what differs."""
+    wanted = {"network": asdict(network), "recipe": asdict(recipe), "data_digest": data_digest}
+    # What older ones do not mention is taken for the same.
+    stored = {
+        name: {**each, **state.get(name, {})} if isinstance(each, dict) else state.get(name, each)
+        for name, each in wanted.items()
+    }
     if found := differences(stored, wanted):
-        raise ValueError(f"checkpoint {checkpoint} is of another network ({'; '.join(found)}): use another --run")
+        raise ValueError(f"checkpoint {checkpoint} is of another run ({'; '.join(found)}): use another --run")
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     theirs = {name: tuple(value.shape) for name, value in state.get("model", {}).items()}
     if found := differences(theirs, shapes):

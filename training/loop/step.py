@@ -28,11 +28,15 @@ class Step:
     world: World
     class_weights: Tensor | None
 
-    def gradients(self, images: Tensor, targets: Tensor, shares: list[slice], count: int) -> Tensor:
+    def gradients(
+        self, images: Tensor, targets: Tensor, shares: list[slice], count: int, compiled: bool = True
+    ) -> Tensor:
         """Gradients of the mean loss over `count` images in all, of which this process has `images` in `shares`.
 
-        Returns the sum of the losses of `images`. Raises `LostProcessError` when another process is gone.
+        Returns the sum of the losses of `images`. What would have to be compiled anew, a batch of another size or a
+        network with hooks, is better not `compiled`. Raises `LostProcessError` when another process is gone.
         """
+        forward = self.forward if compiled else self.parallel
         if self.recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         self.optimiser.zero_grad(set_to_none=True)
@@ -42,7 +46,7 @@ class Step:
         for number, (some, wanted) in enumerate(parts, start=1):
             with present(self.world), self._alone(number < len(sizes)):
                 with self.precision.cast():
-                    loss = self._loss(self.forward(some), wanted)
+                    loss = self._loss(forward(some), wanted)
                 # Processes' gradients are averaged, parts' are added.
                 self.precision.backward(loss * (self.world.size * len(some) / count))
             total += loss.detach().double() * len(some)

@@ -4,29 +4,29 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from training.classifier import PixelClassifier
-from training.data.images import DataSet, LabelledImages, channel_moments
+from training.data.images import DataSet, channel_moments, digest
 from training.initialisers import initialise
 from training.loop.averaging import Averaging
 from training.loop.batches import Batches, Position
 from training.loop.checkpoint import Saving, load_newest, save_checkpoint
-from training.loop.divergence import diverged_in_evaluation, diverged_in_step, first_not_finite
-from training.loop.evaluation import Evaluation, tally
+from training.loop.divergence import check_weights, diverged_in_evaluation, diverged_in_step, first_not_finite
+from training.loop.evaluation import Evaluation, evaluate_together
 from training.loop.freezing import freeze
 from training.loop.losses import Losses
+from training.loop.pace import Pace
 from training.loop.precision import Precision
 from training.loop.random_state import RandomState
 from training.loop.resumption import check_draws, check_state
-from training.loop.schedule import Course, learning_rate
 from training.loop.step import Step
 from training.loop.stopping import Stop
 from training.loop.watch import Moment, Together, Watch
@@ -72,7 +72,7 @@ class Trainer:
         )
         groups = parameter_groups(network, recipe.weight_decay, NORMALISERS[config.normaliser].learning_share)
         self.optimiser = find_optimiser(recipe.optimiser).build(groups, network, recipe)
-        self.shares = [group.pop("share") for group in self.optimiser.param_groups]
+        self._pace = Pace(self.optimiser, recipe, self.batches.steps, self.epochs * self.batches.steps)
         self._step = self._make_step()
         self.epoch = 0
         self.seconds = 0.0
@@ -84,6 +84,16 @@ class Trainer:
         self.saving = Saving()
         self._began: tuple[Position, float, int, Tensor | None] | None = None
         self._clock = time.monotonic()
+
+    @cached_property
+    def data_digest(self) -> str:
+        """Of all images, labels and names of classes."""
+        return digest(self.data)
+
+    @property
+    def place(self) -> list[int]:
+        """Whole epochs that are done, and steps of the one that was begun."""
+        return [self.epoch, self._began[0].done if self._began else 0]
 
     @property
     def averaged(self) -> AveragedModel:
@@ -101,13 +111,16 @@ class Trainer:
         Raises `DivergedError`, a `ValueError`, when the loss is no number any more, `StoppedError` when `stop` asks for
         it, `UnwritableError` when a checkpoint cannot be written, and `LostProcessError` when another process is gone.
         """
-        steps, done = self.batches.steps, self._began[0].done if self._began else 0
-        Together(self.watches).before_training(self.epoch * steps + done)
+        Together(self.watches).before_training(self.epoch * self.batches.steps + self.place[1])
+        if self.recipe.compile and self.epoch < self.epochs:
+            bar.line("the first step compiles the network, which takes a minute, and minutes where it is deep")
         while self.epoch < self.epochs:
             self._clock = time.monotonic()
             loss = self._train_epoch(bar, checkpoint)
             self.epoch += 1
             self._began = None
+            last = self.epoch * self.batches.steps - 1
+            check_weights(self.model, last, self.epoch - 1, self.recipe.learning_rate, checkpoint)
             self.averaging.after_epoch(self.model, self.epoch / self.epochs)
             held_out = self.evaluate()
             if not math.isfinite(held_out.loss):
@@ -120,7 +133,7 @@ class Trainer:
                 "held_out_accuracy": held_out.accuracy,
             }
             self.history.append(entry)
-            Together(self.watches).after_epoch(self._moment(self.epoch * steps - 1), entry)
+            Together(self.watches).after_epoch(self._moment(last), entry)
             self._save(checkpoint, self.state())
             bar.line(
                 f"epoch {self.epoch}/{self.epochs}  loss {loss:.4f}  held-out loss {held_out.loss:.4f}  "
@@ -129,19 +142,15 @@ class Trainer:
 
     def evaluate(self) -> Evaluation:
         """The averaged weights on the held-out images, each process on its share of them."""
-        images = self.data.held_out
-        share = self.world.part(len(images))
-        correct, loss = tally(self._predict, LabelledImages(images.pixels[share], images.labels[share]))
-        sums = torch.tensor([correct, loss], dtype=torch.float64, device=self.device)
-        correct, loss = self.world.sum(sums).tolist()
-        return Evaluation(len(images), correct / len(images), loss / len(images))
+        return evaluate_together(self.averaged, self.data.held_out, self.device, self.world)
 
     def state(self, within: dict[str, Any] | None = None) -> dict[str, Any]:
         """Everything that `restore` needs; `within` an epoch, its position and sums too. All processes must ask."""
         now = self.random.now()
         return {
             "network": asdict(self.config),
-            "optimised_by": self.recipe.optimiser,
+            "recipe": asdict(self.recipe),
+            "data_digest": self.data_digest,
             "model": self.model.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -157,11 +166,11 @@ class Trainer:
     def restore(self, checkpoint: Path) -> str:
         """Go on from where `checkpoint` was written, or the one before it if that is damaged; says so if it is so.
 
-        Raises `ValueError` for the state of another network or optimiser, naming what differs, and for one that would
-        not go on as it began: of another number of processes where the network draws random numbers.
+        Raises `ValueError` for the state of another network, recipe or data set, naming what differs, and for one that
+        would not go on as it began: of another number of processes where the network draws random numbers.
         """
         state, note = load_newest(checkpoint)
-        check_state(state, self.config, self.recipe.optimiser, self.model, checkpoint)
+        check_state(state, self.config, self.recipe, self.data_digest, self.model, checkpoint)
         check_draws(state, self.random, self.world.size, checkpoint)
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
@@ -176,6 +185,8 @@ class Trainer:
 
     def _make_step(self) -> Step:
         recipe, weights = self.recipe, self.data.class_weights
+        if recipe.compile and "annealed_dropout" in self.config.regularisers:
+            raise ValueError("--compile would compile annealed_dropout anew for the rate of every step: leave one out")
         parallel = self.world.share(self.model, self.device)
         forward: Any = torch.compile(parallel) if recipe.compile else parallel
         factors = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=self.device)
@@ -194,17 +205,19 @@ class Trainer:
         self._begin_epoch()
         steps, all_steps = self.batches.steps, self.epochs * self.batches.steps
         losses = Losses(self.world, self.device)
-        done = 0
         if self._began:
-            done, losses.total, losses.seen = self._began[0].done, self._began[1], self._began[2]
-        for index, (images, targets) in enumerate(self._batches(), start=done):
+            losses.total, losses.seen = self._began[1], self._began[2]
+        for index, (images, targets) in enumerate(self._batches(), start=self.place[1]):
             step = self.epoch * steps + index
-            watching = Together([watch for watch in self.watches if step % watch.every == 0])
-            self._set_learning_rate(step)
+            looking = [watch for watch in self.watches if step % watch.every == 0]
+            watching = Together(looking)
+            self._pace.set(step)
             set_progress(self._rates, step / all_steps)
             watching.before_step(self._moment(step))
             count = self.batches.count(index)
-            losses.add(step, self._step.gradients(images, targets, self.batches.shares(index), count), count)
+            compiled = not looking and count == self.batches.count(0)
+            shares = self.batches.shares(index)
+            losses.add(step, self._step.gradients(images, targets, shares, count, compiled), count)
             saved, stopped = self._read(losses, index, images, checkpoint, bar)
             watching.after_backward(self._moment(step))
             self._step.update()
@@ -240,8 +253,7 @@ class Trainer:
         if bad is not None:
             self._diverged(*bad, images, checkpoint)
         step = self.epoch * self.batches.steps + index
-        note = f"epoch {self.epoch + 1} loss {losses.newest:.3f}"
-        bar.advance(step + 1, self.epochs * self.batches.steps, note)
+        bar.advance(step + 1, self.epochs * self.batches.steps, f"epoch {self.epoch + 1} loss {losses.newest:.3f}")
         # After the last step the epoch itself is saved.
         return (due or late) and not last, stopped
 
@@ -259,6 +271,8 @@ class Trainer:
 
     def _save_within(self, checkpoint: Path, done: int, losses: Losses) -> None:
         self._tick()
+        step = self.epoch * self.batches.steps + done - 1
+        check_weights(self.model, step, self.epoch, self.recipe.learning_rate, checkpoint)
         self.averaging.catch_up(self.model)
         position = self.batches.position(done)
         within = {"done": done, "generator": position.generator, "total": losses.total, "seen": losses.seen}
@@ -275,27 +289,10 @@ class Trainer:
     def _epoch_seed(self) -> int:
         return self.recipe.seed * 1_000_003 + self.epoch
 
-    def _set_learning_rate(self, step: int) -> None:
-        recipe, steps = self.recipe, self.epochs * self.batches.steps
-        warmup = min(int(recipe.warmup_epochs * self.batches.steps), steps - 1)
-        course = Course(steps, warmup, recipe.learning_rate, recipe.milestones, recipe.drop)
-        rate = learning_rate(recipe.schedule, step, course)
-        for group, share in zip(self.optimiser.param_groups, self.shares, strict=True):
-            group["lr"] = share * rate
-
     def _moment(self, step: int) -> Moment:
-        rate = self.optimiser.param_groups[0]["lr"]
-        return Moment(step, self.epoch, self.model, self.optimiser, rate)
+        return Moment(step, self.epoch, self.model, self.optimiser, self.optimiser.param_groups[0]["lr"])
 
     def _tick(self) -> None:
         now = time.monotonic()
         self.seconds += now - self._clock
         self._clock = now
-
-    @torch.inference_mode()
-    def _predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        self.averaged.eval()
-        logits: NDArray[np.float32] = (
-            self.averaged(torch.from_numpy(pixels).to(self.device).float()).float().cpu().numpy()
-        )
-        return logits

@@ -33,9 +33,9 @@ class Recipe:
     clip_norm: float = 0.0
     """Gradients are shortened to this norm, of all together; 0: never."""
     schedule: str = "cosine"
-    """cosine, one_cycle, multi_step or constant."""
+    """cosine, one_cycle, multi_step, low_multi_step or constant."""
     warmup_epochs: float = 1.0
-    """Linear rise to the peak; of one_cycle its rise."""
+    """Linear rise to the peak; of one_cycle its rise; of low_multi_step at the lower rate."""
     milestones: tuple[float, ...] = (0.5, 0.75)
     """Shares of training after which multi_step lowers the rate."""
     drop: float = 0.1
@@ -65,7 +65,7 @@ class Recipe:
     channels_last: bool = False
     """Lay features out with the channels of a pixel side by side: faster on GPUs with half precision."""
     compile: bool = False
-    """Compile the network with torch.compile; it takes a minute at first."""
+    """Compile the network with torch.compile, which takes a minute at first; not with annealed_dropout."""
     freeze: tuple[str, ...] = ()
     """Stages that stay as they are, with their running statistics: stem, layer1, … For fine-tuning."""
     initialiser: str = "he"
