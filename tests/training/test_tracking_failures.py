@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.training.small import Crash, SilentBar, problem
-from tests.training.tracked import empty_store, history, only_run, store, tracking_server
+from tests.training.tracked import EXPERIMENT, empty_store, history, only_run, store, tracking_server
 from training.activations.catalogue import find_activation
 from training.loop.checkpoint import Saving
 from training.loop.trainer import Trainer
@@ -69,6 +69,8 @@ def test_what_a_server_that_is_out_of_order_missed_it_gets_later(store: str, tmp
         # The newest checkpoint is of step 27: the reading of step 30 comes once more.
         train(folder, address, said)
     run = only_run(store)
+    assert said[-1] == f"MLflow has it as run {run.info.run_id} in {address} {EXPERIMENT}"
+    assert not [sentence for sentence in said if "View run" in sentence]
     assert (run.info.status, run.data.params) == ("FINISHED", {"recipe.seed": "0"})
     kept = history(store, run.info.run_id)
     assert [step for step, _ in kept["loss"]] == [0, EVERY]

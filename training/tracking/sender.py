@@ -31,6 +31,8 @@ DEFAULTS = {
     # It would send usage data.
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
+    # Standard output is for what is worth telling.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 ATTEMPTS = 2
 """After the end of the run, in vain."""
@@ -42,7 +44,7 @@ def main() -> None:
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     # Training is more urgent.
-    os.nice(10)
+    os.nice(5)
     ended = threading.Event()
     threading.Thread(target=_wait_for_end, args=(ended,), daemon=True).start()
     # The sender of a run that was killed may not be done yet.
