@@ -103,12 +103,14 @@ def test_runs_that_diverged_are_counted_and_not_averaged() -> None:
     }
     ended = {"parameters": 5, "loss": 0.1, "training_error": 0.0, "training_loss": 0.2}
     probed = {"initial": reading, "final": reading}
+    # What diverged ends with numbers of any size, which tell of nothing that was learned.
+    burst = {"initial": reading, "final": {**reading, "dead_units": [1.0, 1.0], "std": [1e30, 1e38]}}
     mish = replace(CASE, activation="mish")
     runs: dict[Case, dict[str, Any]] = {
         CASE: {**ended, **probed, "accuracy": 0.9},
         replace(CASE, seed=1): {**ended, **probed, "accuracy": 0.8},
         mish: {**ended, **probed, "accuracy": 0.95},
-        replace(mish, seed=1): {"parameters": 5, **probed, "diverged": "the loss is nan"},
+        replace(mish, seed=1): {"parameters": 5, **burst, "diverged": "the loss is nan"},
         replace(mish, seed=2): {"failed": "out of memory"},
     }
     cases = [replace(case, seed=seed) for seed in range(3) for case in (CASE, mish)]
@@ -124,5 +126,7 @@ def test_runs_that_diverged_are_counted_and_not_averaged() -> None:
     assert relu["mean_shift"] is relu["dead_channels"] is None
     assert (other["runs"], other["diverged"], other["failed"]) == (3, [1], {"2": "out of memory"})
     assert other["accuracy"] == {"mean": 0.95, "std": None, "runs": 1}
+    assert other["dead_units"] == {"mean": 0.25, "std": None, "runs": 1}
+    assert other["std_ratio"] == {"mean": 3.0, "std": 0.0, "runs": 2}
     assert other["comparison"]["difference"] == pytest.approx(0.05)
     assert other["comparison"]["p_holm"] is None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from training.loop.stopping import terminable
-from training.outcomes import MISTAKE, ending
+from training.outcomes import ending
 
 STDOUT = Path("-")
 
@@ -50,7 +50,7 @@ def report_refused(arguments: Sequence[str], message: str) -> None:
     except argparse.ArgumentError:
         return
     _make_room(path)
-    _write(path, sys.stdout, {"outcome": "mistake", "exit_code": MISTAKE, "message": message})
+    _write(path, sys.stdout, ending(ValueError(message)))
 
 
 def _speaks(path: Path | None) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.studies.case import AXES, Case
-from training.studies.results import Group
+from training.studies.results import Group, Run
 
 Values = NDArray[np.float64]
 Moment = str
@@ -29,6 +29,8 @@ COLOURS = "viridis"
 WIDTH = 11.0
 ROW = 0.19
 """Inches of a row."""
+OUTER = (2, 98)
+"""Percentiles that the outermost shades of a logarithmic scale stand for."""
 MOMENTS: Mapping[Moment, str] = {"initial": "before the first step", "final": "after the last epoch"}
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 STYLE: dict[RcKeyType, Any] = {
@@ -47,6 +49,9 @@ STYLE: dict[RcKeyType, Any] = {
     "legend.frameon": False,
     "legend.labelcolor": "linecolor",
 }
+
+
+WHITE = "White after the last epoch: all runs diverged, or there is none."
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,8 @@ class Through:
 THROUGH_DEPTH: dict[str, Through] = {
     "dead-units": Through(
         "Dead units",
-        "Share of the units of each activation that are saturated for every probed image; white where saturation is "
-        "not a matter of one input.",
+        "Share of the units of each activation that are saturated for every probed image; white, too, where saturation "
+        "is not a matter of one input.",
         "dead_units",
         limits=(0.0, 1.0),
     ),
@@ -184,15 +189,15 @@ def _through_depth(key: str, through: Through, groups: Sequence[Group]) -> Pictu
         axes.set_xlabel("layer")
         axes.set_xticks([0, values.shape[1] - 1], ["first", "last"])
     figure.colorbar(image, ax=grid, fraction=0.03, pad=0.01, aspect=30)
-    return Picture(key, through.title, through.caption, figure)
+    return Picture(key, through.title, f"{through.caption} {WHITE}", figure)
 
 
 def _map(name: str, moment: Moment, groups: Mapping[str, Group], rows: Sequence[str]) -> Values:
     """Means over seeds, rows × layers; no number where none of the runs has one."""
     found = {
-        label: np.array([_floats(run[moment][name]) for run in group.probed])
+        label: np.array([_floats(run[moment][name]) for run in runs])
         for label, group in groups.items()
-        if group.probed
+        if (runs := _read_at(moment, group))
     }
     layers = max((values.shape[1] for values in found.values()), default=1)
     empty = np.full((1, layers), math.nan)
@@ -202,6 +207,11 @@ def _map(name: str, moment: Moment, groups: Mapping[str, Group], rows: Sequence[
         for values in (found.get(label, empty) for label in rows)
     ]
     return np.array([_mean(values) for values in padded])
+
+
+def _read_at(moment: Moment, group: Group) -> list[Run]:
+    # What diverged has numbers of any size at its end, beside which all others would have one shade.
+    return group.begun if moment == "initial" else [*group.ended.values()]
 
 
 def _mean(values: Values) -> Values:
@@ -216,9 +226,9 @@ def _scale(through: Through, maps: Sequence[Values]) -> Normalize:
     values = np.concatenate([each.ravel() for each in maps])
     if through.logarithmic:
         positive = values[np.isfinite(values) & (values > 0)]
-        low, high = (positive.min(), positive.max()) if len(positive) else (0.1, 1.0)
-        # More than twelve powers of ten are no shades any more.
-        return LogNorm(max(low, high * 1e-12), high, clip=True)
+        # Between them lie most; the shades at both ends stand for all beyond too.
+        low, high = np.percentile(positive, OUTER) if len(positive) else (0.1, 1.0)
+        return LogNorm(low, high if high > low else low * 10, clip=True)
     low, high = through.limits or (float(np.nanmin(values)), float(np.nanmax(values)))
     return Normalize(low, high, clip=True)
 
@@ -234,7 +244,7 @@ def _slopes(groups: Sequence[Group]) -> list[Picture]:
     for axes, (network, those) in zip(grid, panels.items(), strict=True):
         for index, group in enumerate(those):
             for name in _learned_names(group):
-                runs = np.array([_floats(_means(run["final"]["learned"][name])) for run in group.probed])
+                runs = np.array([_floats(_means(run["final"]["learned"][name])) for run in group.ended.values()])
                 label = f"{names[group.case]} {name}"
                 axes.plot(_mean(runs), marker="o", markersize=2, linewidth=1, color=f"C{index % 10}", label=label)
         axes.set_title(network, loc="left", fontsize=9)
@@ -247,7 +257,8 @@ def _slopes(groups: Sequence[Group]) -> list[Picture]:
 
 def _learned_names(group: Group) -> list[str]:
     """Of the activation's own parameters; layers inside of it, as dynamic ReLU has them, are no slopes."""
-    return [name for name in group.probed[0]["final"]["learned"] if "." not in name] if group.probed else []
+    ended = next(iter(group.ended.values()), None)
+    return [name for name in ended["final"]["learned"] if "." not in name] if ended else []
 
 
 def _means(learned: Sequence[Sequence[float | None] | None]) -> list[float | None]:

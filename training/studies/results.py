@@ -42,9 +42,9 @@ class Group:
         return {seed: run for seed, run in self.runs.items() if "accuracy" in run}
 
     @property
-    def probed(self) -> list[Run]:
-        """Those whose layers were read, diverged ones too."""
-        return [run for run in self.runs.values() if "final" in run]
+    def begun(self) -> list[Run]:
+        """Those whose layers were read before the first step, ones that diverged later too."""
+        return [run for run in self.runs.values() if "initial" in run]
 
 
 def gather(cases: Iterable[Case], runs: Mapping[Case, Run]) -> list[Group]:
@@ -80,16 +80,16 @@ def results(
 
 def _row(group: Group, comparison: Comparison | None) -> Row:
     figures = {name: [run[name] for run in group.ended.values()] for name in RUN_FIGURES}
-    figures |= {name: [_mean(run["final"][name]) for run in group.probed] for name in LAYER_FIGURES}
-    figures["gradient_ratio"] = [gradient_ratio(run["initial"]) for run in group.probed]
-    figures["std_ratio"] = [_ratio(run["initial"]["std"][-1], run["initial"]["std"][0]) for run in group.probed]
+    figures |= {name: [_mean(run["final"][name]) for run in group.ended.values()] for name in LAYER_FIGURES}
+    figures["gradient_ratio"] = [gradient_ratio(run["initial"]) for run in group.begun]
+    figures["std_ratio"] = [_ratio(run["initial"]["std"][-1], run["initial"]["std"][0]) for run in group.begun]
     spreads = {name: spread(values) for name, values in figures.items()}
     return {
         **group.case.axes(),
         "runs": len(group.runs),
         "diverged": [seed for seed, run in group.runs.items() if "diverged" in run],
         "failed": {str(seed): run["failed"] for seed, run in group.runs.items() if "failed" in run},
-        "parameters": next((run["parameters"] for run in group.probed), None),
+        "parameters": next((run["parameters"] for run in group.begun), None),
         **{name: None if found is None else asdict(found) for name, found in spreads.items()},
         "comparison": None if comparison is None else asdict(comparison),
     }
