@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from mlflow.entities import Run
-from mlflow.tracking import MlflowClient
+from mlflow.tracking import MlflowClient, set_tracking_uri
 
 from tests.training.conftest import Once
 from training.tracking.sender import DEFAULTS
@@ -33,6 +33,8 @@ def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The address of an empty database, which the environment names too."""
     shutil.copy(empty_store, tmp_path / "store.db")
     address = f"sqlite:///{tmp_path}/store.db"
+    # A server that ran in this process leaves its own store as the address of all.
+    set_tracking_uri(None)  # type: ignore[arg-type]
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         monkeypatch.delenv(name)
     for name, value in DEFAULTS.items():
