@@ -11,9 +11,10 @@ from models.manifest import ModelManifest
 from models.repository import ModelRepository
 
 
-def _load(name: str, _: int) -> bytes:
-    """The newest version is served, and the one before is let go."""
-    return request("POST", f"/v2/repository/models/{name}/load")
+def _load(name: str, before: int) -> bytes:
+    """The newest version is served, though it was rolled back, and the one before is let go."""
+    pinned = json.dumps({"parameters": {"version": before + 1}}).encode()
+    return request("POST", f"/v2/repository/models/{name}/load", pinned)
 
 
 def _label(name: str, version: int) -> bytes:

@@ -60,7 +60,7 @@ def test_the_shell_commands(address: str, tmp_path: Path) -> None:
 
 
 def test_the_commands_that_choose_versions(address: str, tmp_path: Path) -> None:
-    (commands,) = blocks("sh", "Versions, labels, policies, remote storage")
+    commands, shares = blocks("sh", "Versions, labels, policies, remote storage")
     answers = run(["bash", "-euo", "pipefail", "-c", commands.replace("\ncurl", "\necho\ncurl")], address, tmp_path)
     pinned, labelled, ready, classified, removed, loaded = answers.split("\n")[:6]
     (version,) = [path.name for path in (SHIPPED_MODELS / "digits").iterdir()]
@@ -70,6 +70,11 @@ def test_the_commands_that_choose_versions(address: str, tmp_path: Path) -> None
     assert orjson.loads(ready)["ready"]
     assert orjson.loads(classified)["version"] == int(version)
     assert removed == ""
+    here = shares.replace('"version": 4', f'"version": {version}')
+    answers = run(["bash", "-euo", "pipefail", "-c", here.replace("\ncurl", "\necho\ncurl")], address, tmp_path)
+    shared = answers.split("\n")[1]
+    assert orjson.loads(shared) == {"labels": {"canary": int(version)}, "shares": {"canary": 5.0}, "withheld": []}
+    httpx.delete(f"http://{address}/v1/models/digits/labels/canary").raise_for_status()
 
 
 def test_the_client(address: str, tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def test_openapi_describes_every_path(client: httpx.Client) -> None:
         "/v1/models/{name}/labels",
         "/v1/models/{name}/labels/{label}",
         "/v1/models/{name}/rollback",
+        "/v1/models/{name}/withheld/{version}",
         "/v1/models/{name}/layers/{layer}/map",
         "/v2",
         "/v2/health/live",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from training.regularisers.catalogue import REGULARISERS
-from training.regularisers.rate import Rate, set_progress
+from training.regularisers.rate import Rate, find_rates, set_progress
 
 RATE = 0.3
 UNITS = (64, 16, 12, 12)
@@ -17,7 +17,7 @@ def build(name: str, rate: float = RATE, progress: float | None = None, **parame
     entry = REGULARISERS[name]
     module = entry.build(Rate(rate, entry.schedule), **{**entry.parameters, **parameters}).train()
     at_full = max((0.0, 1.0), key=entry.schedule)
-    set_progress(module, at_full if progress is None else progress)
+    set_progress(find_rates(module), at_full if progress is None else progress)
     return module
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from training.classifier import PixelClassifier
 from training.export.graph import export
-from training.regularisers.rate import set_progress
+from training.regularisers.rate import find_rates, set_progress
 from training.resnet.network import NetworkConfig, ResNet, assemble, build_network
 from training.resnet.reversible import ReversibleStage, features, invert
 from training.resnet.variants import VARIANTS, Variant, find_variant, irevnet, revnet
@@ -111,7 +111,7 @@ def test_gradients_and_statistics_are_those_without_recomputation(
     monkeypatch.setitem(VARIANTS, "irevnet37", irevnet(37))
     model = build(network, dtype=torch.float32, regularisers=regularisers).train()
     # Of those that rise with training all.
-    set_progress(model, 1.0)
+    set_progress(find_rates(model), 1.0)
     recomputed, kept = step(model, True), step(model, False)
     for name, expected in kept.items():
         difference = (recomputed[name] - expected).double().norm()

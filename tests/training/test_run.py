@@ -48,7 +48,8 @@ class TestDefault:
         assert f"python -m training publish {default_run.relative_to(default_home)} --name" in printed
 
     def test_leaves_a_record(self, default_run: Path) -> None:
-        assert {path.name for path in default_run.iterdir()} == {"run.json", "checkpoint.pt", "record.json", "probes.jsonl"}
+        left = {path.name for path in default_run.iterdir()}
+        assert left == {"run.json", "checkpoint.pt", "record.json", "probes.jsonl"}
         stored = json.loads((default_run / "record.json").read_text())
         record = TrainingRecord.model_validate({name: stored[name] for name in TrainingRecord.model_fields})
         assert (record.network, record.activation, record.arrangement) == ("resnet8", "relu", "original")

@@ -93,6 +93,8 @@ KINDS: dict[str, type[Trainer]] = {"sgd": DoubleTrainer, "adamw": DoubleTrainer,
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
+    # The launcher ends the others when one is lost; what they say of it themselves is what is looked at.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with joined(CPU) as world:
         for name, recipe in WAYS.items():
             run = trained(recipe, folder, world, KINDS[name])
