@@ -1,6 +1,7 @@
 """What was chosen among the versions of a model: labels, and which one is served where none is named."""
 
 import json
+from math import fsum
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -58,7 +59,7 @@ class Choice(BaseModel):
     def _shares_are_of_labels(self) -> Self:
         if unknown := sorted(set(self.shares) - set(self.labels)):
             raise ValueError(f"shares of {', '.join(unknown)}, which are no labels")
-        if (total := sum(self.shares.values())) > ALL:
+        if (total := _total(self.shares)) > ALL:
             raise ValueError(f"the shares are {total:g} % together: {ALL:g} % is all there is")
         return self
 
@@ -76,8 +77,7 @@ class Choice(BaseModel):
                 shares[label] = share
         if len(labels) > MAX_LABELS:
             raise ValueError(f"a model has at most {MAX_LABELS} labels: remove one")
-        total = sum(shares.values())
-        if not 0 <= share <= ALL or total > ALL:
+        if not 0 <= share <= ALL or _total(shares) > ALL:
             raise ValueError(f"a share of {share:g} % cannot be: all labels together may have 0…{ALL:g} %")
         return self.model_copy(update={"labels": dict(sorted(labels.items())), "shares": dict(sorted(shares.items()))})
 
@@ -104,14 +104,18 @@ class Choice(BaseModel):
         return [version for version in versions if version not in self.withheld]
 
     def next_number(self, versions: list[int]) -> int:
-        """Of the version that is published next: a number that was withheld is given to no other."""
-        return max([*versions, *self.withheld], default=0) + 1
+        """Of the version that is published next: a number that is withheld, or has a label, is given to no other."""
+        return max([*versions, *self.withheld, *self.labels.values()], default=0) + 1
 
     def withholding(self, version: int, withheld: bool = True) -> "Choice":
         """With a version withheld, or not any more; of very many, the oldest are forgotten."""
         others = [each for each in self.withheld if each != version]
         marks = sorted([*others, version] if withheld else others)
         return self.model_copy(update={"withheld": tuple(marks[-MAX_WITHHELD:])})
+
+    def has_default_of(self, other: "Choice") -> bool:
+        """Whether nobody has pinned a default, or remembered one, between the two."""
+        return (self.default, self.previous) == (other.default, other.previous)
 
     def after(self, default: int | None) -> "Choice":
         """With a default that was left remembered as the last of the previous ones, and an end to all shares."""
@@ -123,6 +127,11 @@ class Choice(BaseModel):
 
     def to_bytes(self) -> bytes:
         return json.dumps(self.model_dump(mode="json", exclude_defaults=True), indent=2).encode() + b"\n"
+
+
+def _total(shares: dict[Label, Share]) -> float:
+    """Of all shares, rounded once: the same in any order."""
+    return fsum(shares.values())
 
 
 def parse_choice(content: bytes) -> Choice:

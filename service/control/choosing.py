@@ -14,14 +14,22 @@ class Choosing:
         self._pilot = pilot
 
     async def settle(self, course: Course) -> None:
-        """Serve what is wanted; a default that was left so is remembered, and what was tried beside it is over."""
-        was = course.default
+        """Serve what is wanted; a default that was left so is remembered, and what was tried beside it is over.
+
+        Whoever reads the same repository and was first to leave it has remembered that: what is tried since goes on.
+        """
+        was, before = course.default, course.settled
         await self._pilot.settle(course)
-        if was is not None and course.default not in (None, was):
-            tried = bool(course.look.choice.shares)
-            await self._pilot.keep(course, lambda choice: choice.after(was), must=False)
-            if tried:
-                await self._pilot.serve(course)
+        if was is None or course.default in (None, was):
+            return
+
+        def left(choice: Choice) -> Choice:
+            return choice.after(was) if choice.has_default_of(before) else choice
+
+        tried = bool(course.look.choice.shares)
+        await self._pilot.keep(course, left, must=False)
+        if tried:
+            await self._pilot.serve(course)
 
     async def roll_back(self, course: Course) -> int:
         """Pin the default to the one before, and withhold the one that is left; returns the default."""
@@ -33,8 +41,13 @@ class Choosing:
         except ValueError as error:
             raise ConflictError(f"model {course.name!r} cannot be rolled back: {error}") from error
         assert choice.default is not None
-        back = choice.model_dump(include={"default", "previous", "shares", "withheld"})
-        await self._pilot.adopt(course, choice.default, lambda now: now.model_copy(update=back))
+        back = choice.model_dump(include={"default", "previous", "shares"})
+
+        def rolled_back(now: Choice) -> Choice:
+            # Loading takes a while, in which somebody else may have withheld another one.
+            return (now if left is None else now.withholding(left)).model_copy(update=back)
+
+        await self._pilot.adopt(course, choice.default, rolled_back)
         course.default = choice.default
         await self._pilot.serve(course)
         return choice.default
@@ -62,8 +75,10 @@ class Choosing:
         versions, before = await self._pilot.versions(course), await self._pilot.choice(course)
         if version not in versions and version > before.next_number(versions):
             raise UnknownVersionError(course.name, version, versions)
-        if withheld and version == course.default:
+        if withheld and version in (course.default, before.default):
             raise ConflictError(f"version {version} of model {course.name!r} is the default: load another one before")
         await self._pilot.keep(course, lambda choice: choice.withholding(version, withheld), must=True)
-        if not course.unloaded:
+        if course.unloaded:
+            await self._pilot.serve(course)  # nothing, and say what is withheld
+        else:
             await self.settle(course)

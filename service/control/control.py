@@ -219,9 +219,7 @@ class Control:
         async with course.lock:
             course.forget()
             course.unloaded = True
-            serving = Serving(name=name, labels=course.look.choice.labels, failures=course.failures)
-            await self._fleet.serve(serving)
-            course.serves(serving)
+            await self._pilot.serve(course)
 
     async def _rollback(self, name: str) -> int:
         course = await self._known(name)
@@ -271,7 +269,8 @@ class Control:
         async with course.lock:
             before = course.look
             look = await self._pilot.look(course)
-            if course.unloaded or (look == before and not course.may_mend):
+            followed = look == before and look.choice == course.settled
+            if course.unloaded or (followed and not course.may_mend):
                 return
             await self._choosing.settle(course)
 

@@ -40,6 +40,8 @@ class Course:
         self.lock = asyncio.Lock()
         self.serving = Serving(name=name)
         self.look = Look()
+        self.settled = Choice()
+        """What was chosen when what is served was last settled; a change that was made here may have read another."""
         self.chosen: list[int] = []
         """The versions that the policy has, of those that load."""
         self.default: int | None = None
@@ -89,7 +91,7 @@ class Course:
             labels=self.look.choice.labels,
             shares=self.look.choice.shares,
             withheld=self.look.choice.withheld,
-            loaded=True,
+            loaded=not self.unloaded,
             failures=self.failures,
         )
 

@@ -38,7 +38,7 @@ class Pilot:
     async def settle(self, course: Course) -> None:
         """Serve what the policy, the pin, the labels and requests want, of the versions that were seen and load."""
         look = course.look
-        course.unloaded = False
+        course.unloaded, course.settled = False, look.choice
         course.ready &= set(look.versions)
         course.named = {version: loaded for version, loaded in course.named.items() if version in look.versions}
         course.chosen = await self._chosen(course)

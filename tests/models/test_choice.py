@@ -22,6 +22,22 @@ def test_a_choice_is_read_as_it_was_written(label: str) -> None:
     assert choice.labelled(label, None).labels == {"other": 4}
 
 
+@pytest.mark.parametrize("first", [("a", "b", "c"), ("c", "b", "a"), ("b", "a", "c")])
+def test_shares_that_are_everything_can_be_read_in_any_order(first: tuple[str, ...]) -> None:
+    """47.2 + 49.1 + 3.7 is 100.00000000000001, and 3.7 + 49.1 + 47.2 is 100."""
+    choice, percent = Choice(), {"a": 47.2, "b": 49.1, "c": 3.7}
+    for label in first:
+        choice = choice.labelled(label, 1, percent[label])
+    assert parse_choice(choice.to_bytes()) == choice
+    with pytest.raises(ValueError, match="all labels together"):
+        choice.labelled("d", 1, 0.1)
+
+
+def test_what_has_a_label_gives_its_number_to_no_other() -> None:
+    """It would have its share from its first moment on."""
+    assert Choice(labels={"canary": 4}, shares={"canary": 5.0}, withheld=(3,)).next_number([1, 2]) == 5
+
+
 def test_only_so_many_defaults_and_labels_are_remembered() -> None:
     choice = Choice()
     for version in range(1, 100):
