@@ -63,11 +63,15 @@ async def classify(request: DirectRequest, here: Here, name: str, options: Annot
     upload = await read_upload(request, options, here.settings.max_images, here.workers)
     asked = upload.options.named
     model = await here.model(request, name, here.drawn(request, name) if asked is None else asked)
-    return await _classify(request, here, model, upload)
-
-
-async def _classify(request: DirectRequest, here: Context, model: LoadedModel, upload: Upload) -> Response:
     came = time.perf_counter_ns()
+    try:
+        return await _classify(request, here, model, upload, came)
+    except Exception:
+        here.tally.failed(model, time.perf_counter_ns() - came)
+        raise
+
+
+async def _classify(request: DirectRequest, here: Context, model: LoadedModel, upload: Upload, came: int) -> Response:
     scheduler, options = here.scheduler, upload.options
     if options.attention:
         check_attention(model)

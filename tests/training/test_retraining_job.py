@@ -2,8 +2,11 @@
 
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 
 from models.parity import SAMPLE, ParitySample
 from models.repository import ModelRepository
+from service.runtime.shares import Shares
 from tests import bundles
 from tests.training.drifted import DIGITS, inverted, shelf_of_digits, write_inverted
 from tests.training.retrained import (
@@ -32,7 +36,10 @@ from tests.training.retrained import (
 )
 from training.commands.retrain import retrain as command
 from training.data.sources import DataConfig
+from training.retraining import steps
+from training.retraining.canary import Watched, watch
 from training.retraining.material import parse_data
+from training.retraining.remote import Remote
 from training.retraining.state import JobFolder
 from training.retraining.steps import STEPS
 
@@ -84,6 +91,13 @@ def test_killed_at_every_step_it_ends_as_if_it_never_was(copied: Path, home: Pat
         # A finding in a version that is not served any more is no reason to begin.
         code, report = ask(copied, address, copied / "other", found_in=VERSION)
         assert (code, report["outcome"]) == (0, "outdated")
+        # What somebody rolls back after all is not promoted again by the next run.
+        rollback = f"http://{address}/v1/models/digits/rollback"
+        httpx.post(rollback, headers={"X-API-Key": KEY}, timeout=30).raise_for_status()
+        for _ in range(2):
+            code, report = ask(copied, address, job)
+            assert (code, report["outcome"], default(address)) == (4, "rolled_back", VERSION)
+            assert "rolled back since" in report["message"]
     manifest = ModelRepository(copied / "shelf").open("digits").manifest
     assert manifest.training is not None
     assert manifest.training.options["retrained_from"] == VERSION
@@ -134,16 +148,31 @@ def test_a_canary_with_findings_is_rolled_back(copied: Path, tmp_path: Path) -> 
         assert labels(address) == {"stable": VERSION}
 
 
-def test_a_canary_is_judged_by_its_share_of_the_requests(copied: Path) -> None:
+def test_a_canary_is_judged_by_its_share_of_the_requests(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job, watching = copied / "examined", replace(WATCHING, share=50)
     change(job, watching=config(copied, watching).options()["watching"])
     with service(copied) as address:
+        # What ends the job in the midst of it ends the share: nobody knows when it goes on.
+        shares = []
+
+        def interrupted(remote: Remote, *_: object) -> None:
+            shares.append(httpx.get(f"http://{address}/v1/models/digits/labels").json()["shares"])
+            remote.max_batch("digits", VERSION)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(steps, "watch", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                ask(copied, address, job, watching=watching)
+        shares.append(httpx.get(f"http://{address}/v1/models/digits/labels").json()["shares"])
+        assert shares == [{"canary": 50}, {}]
         with Asking(address, inverted(DIGITS.held_out.pixels[:32])) as asking:
             code, report = ask(copied, address, job, watching=watching)
         assert (code, report["outcome"]) == (0, "promoted")
         # Enough was seen of what others asked; of its own the job sent one batch, to compare.
         assert report["watch"]["shared"] >= WATCHING.watch_images
         assert (report["watch"]["sent"], report["watch"]["agreement"]) == (32, 1)
+        assert [each["failed"] for each in report["watch"]["answering"].values()] == [0, 0]
         assert asking.versions == {str(VERSION), str(VERSION + 1)}
         found = httpx.get(f"http://{address}/v1/models/digits/labels").json()
         assert found == {"labels": {"stable": VERSION + 1}, "shares": {}, "withheld": []}
@@ -166,6 +195,57 @@ def test_what_is_grave_in_real_requests_ends_the_share_at_once(copied: Path) -> 
         load = f"http://{address}/v2/repository/models/digits/load"
         loaded = httpx.post(load, headers={"X-API-Key": KEY}, timeout=30).raise_for_status()
         assert loaded.json()["version"] == str(VERSION)
+
+
+def test_a_canary_that_fails_more_often_than_the_champion_is_rolled_back(copied: Path) -> None:
+    """What fails are requests that nobody could answer, and that the canary alone gets."""
+    job, watching = copied / "examined", replace(WATCHING, share=50, watch_images=100_000)
+    change(job, watching=config(copied, watching).options()["watching"])
+    drawn = Shares("digits", {VERSION + 1: 50.0})
+    names = [name for number in range(60) if drawn.draw(name := f"order-{number}") == VERSION + 1]
+    end = threading.Event()
+
+    def fail(address: str) -> None:
+        with httpx.Client(base_url=f"http://{address}", timeout=30) as client:
+            while not end.wait(0.02):
+                for name in names:
+                    answer = client.post("/v2/models/digits/infer", content=b"{}", headers={"X-Request-Id": name})
+                    assert answer.status_code == 400
+
+    with service(copied) as address, ThreadPoolExecutor(1) as pool:
+        failing = pool.submit(fail, address)
+        try:
+            with Asking(address, inverted(DIGITS.held_out.pixels[:32])):
+                code, report = ask(copied, address, job, watching=watching)
+        finally:
+            end.set()
+        failing.result()
+        assert (code, report["outcome"]) == (4, "rolled_back")
+        assert "of the champion's" in report["message"]
+        answering = report["watch"]["answering"]
+        assert (answering["champion"]["failed"], answering["champion"]["answered"] > 0) == (0, True)
+        assert answering["canary"]["failed"] >= 20
+        assert httpx.get(f"http://{address}/v1/models/digits/labels").json()["shares"] == {}
+
+
+def test_a_canary_that_somebody_ends_is_not_promoted(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(remote: Remote, name: str, *given: Any) -> Watched:
+        watched = watch(remote, name, *given)
+        remote.remove_label(name, "canary")
+        return watched
+
+    monkeypatch.setattr(steps, "watch", ended)
+    with service(copied) as address:
+        code, report = ask(copied, address, copied / "examined")
+        assert (code, report["outcome"]) == (4, "rolled_back")
+        assert "somebody else ended" in report["message"]
+        assert (labels(address), default(address)) == ({"stable": VERSION}, VERSION)
+        # A share that a job left which nobody goes on with ends with the next one.
+        label = f"http://{address}/v1/models/digits/labels/canary"
+        left = {"version": VERSION + 1, "share": 5}
+        httpx.put(label, json=left, headers={"X-API-Key": KEY}, timeout=30).raise_for_status()
+        killed(copied, address, copied / "another", "champion", written=True)
+        assert labels(address) == {"stable": VERSION}
 
 
 def test_a_canary_that_does_not_load_is_rolled_back(copied: Path) -> None:

@@ -15,6 +15,7 @@ from models.manifest import Preprocessing
 from models.preprocessing import image_to_pixels
 from training.data.folder import SUFFIXES
 from training.retraining.outcome import ServiceRefusesError
+from training.retraining.reliability import Answering, unreliable
 from training.retraining.remote import Remote
 
 BATCH = 32
@@ -37,6 +38,8 @@ class Watching:
     """Least severity of a finding that rolls it back."""
     traffic: Path | None = None
     """Folder of images, with or without sub-folders, to send to the canary; the held-out ones if not given."""
+    watch_failures: float = 0.01
+    """Most by which the share of its requests that fail may be shown to be above the champion's, if it has a share."""
     share: float = 0.0
     """Percentage of the requests for the default version that the canary answers while it is watched."""
 
@@ -45,6 +48,8 @@ class Watching:
             raise ValueError(f"watch_images={self.watch_images} is not allowed: use at least 1")
         if not self.watch_seconds > 0:
             raise ValueError(f"watch_seconds={self.watch_seconds} is not allowed: use a number above 0")
+        if not 0 <= self.watch_failures < 1:
+            raise ValueError(f"watch_failures={self.watch_failures} is not allowed: use a number from 0 to below 1")
         if not 0 <= self.share <= 100:
             raise ValueError(f"share={self.share} is not allowed: use a percentage from 0 to 100")
 
@@ -57,6 +62,8 @@ class Watched:
     """That the service watched."""
     shared: int
     """Those of them that came by the canary's share of the requests, before anything was sent."""
+    answering: Answering
+    """What became of the requests of both versions meanwhile."""
     sent: int
     agreement: float | None
     """Share of the images that were sent that were given the class of the published graph."""
@@ -85,6 +92,7 @@ def watch(
     remote: Remote,
     name: str,
     version: int,
+    champion: int,
     pixels: NDArray[np.uint8],
     classes: NDArray[np.int64],
     config: Watching,
@@ -95,9 +103,11 @@ def watch(
     service. Raises `ServiceUnreachableError`, or `ServiceRefusesError` for a key.
     """
     sent = agreed = 0
-    diagnosis = _shared(remote, name, version, config) if config.share else remote.diagnosis(name, version)
+    diagnosis, answering = remote.diagnosis(name, version), Answering()
+    if config.share:
+        diagnosis, answering = _shared(remote, name, version, champion, config)
     shared = diagnosis.images if config.share else 0
-    reason = _grave(diagnosis, config)
+    reason = _grave(diagnosis, config) or unreliable(answering, config.watch_failures)
     end = time.monotonic() + config.watch_seconds
     try:
         for chosen in () if reason else _batches(len(pixels), min(BATCH, remote.max_batch(name, version))):
@@ -116,6 +126,7 @@ def watch(
     return Watched(
         images=diagnosis.images,
         shared=shared,
+        answering=answering,
         sent=sent,
         agreement=agreement,
         findings=[f"{finding.severity}: {finding.cause}" for finding in diagnosis.findings],
@@ -124,14 +135,19 @@ def watch(
     )
 
 
-def _shared(remote: Remote, name: str, version: int, config: Watching) -> Diagnosis:
+def _shared(remote: Remote, name: str, version: int, champion: int, config: Watching) -> tuple[Diagnosis, Answering]:
     """What is found in real requests: once there are enough, something is grave, or there is no more time."""
-    end = time.monotonic() + config.watch_seconds
+
+    def counted() -> Answering:
+        return Answering(remote.requests(name, version), remote.requests(name, champion))
+
+    end, before = time.monotonic() + config.watch_seconds, counted()
     while True:
-        diagnosis = remote.diagnosis(name, version)
+        diagnosis, answering = remote.diagnosis(name, version), counted().since(before)
+        grave = _grave(diagnosis, config) or unreliable(answering, config.watch_failures)
         left = end - time.monotonic()
-        if diagnosis.images >= config.watch_images or _grave(diagnosis, config) or left <= 0:
-            return diagnosis
+        if diagnosis.images >= config.watch_images or grave or left <= 0:
+            return diagnosis, answering
         time.sleep(min(SHARE_POLL_SECONDS, left))
 
 

@@ -41,6 +41,7 @@ def retrain(
         state = None if fresh else folder.read()
         options = config.options()
         if state is not None and state.outcome is not None:
+            _see_rollback(state, config, remote)
             if _is_the_same(state, config, repository, remote, options):
                 say(f"nothing has changed since the job in {folder.path} ended: {state.outcome}")
                 return state
@@ -94,6 +95,16 @@ def _check_material(job: Job) -> None:
             f"the images have changed since the job in {job.folder.path} began: begin anew with --fresh, or bring them "
             "back"
         )
+
+
+def _see_rollback(state: JobState, config: JobConfig, remote: Remote) -> None:
+    """Of a challenger that was rolled back after its promotion say so: the same job would promote it again."""
+    if state.outcome != "promoted":
+        return
+    champion, challenger = (state.done[step]["version"] for step in ("champion", "publish"))
+    if remote.served(config.name).default == champion and challenger in remote.withheld(config.name):
+        reason = f"version {challenger} was promoted, and rolled back since by somebody else; --fresh tries it again"
+        state.done["conclude"], state.outcome = {"promoted": False, "reason": reason}, "rolled_back"
 
 
 def _is_the_same(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.diagnosis.finding import Diagnosis
 from training.retraining.outcome import ServiceRefusesError, ServiceUnreachableError
+from training.retraining.reliability import Requests
 
 # A model is loaded and warmed up in all processes before the answer comes.
 CONTROL_SECONDS = 600.0
@@ -103,6 +104,18 @@ class Remote:
         query = {"version": version, "window": "1h"}
         answer = self._ask("GET", f"/v1/models/{quote(name)}/diagnosis", self._inference, params=query)
         return Diagnosis.model_validate(answer.json()["current"])
+
+    def requests(self, name: str, version: int) -> Requests:
+        """What became of the requests that a version got, since the service began."""
+        path = f"/v2/models/{quote(name)}/versions/{version}/stats"
+        (counts,) = self._ask("GET", path, self._inference).json()["model_stats"]
+        stats = counts["inference_stats"]
+        return Requests(answered=stats["success"]["count"], failed=stats["fail"]["count"])
+
+    def withheld(self, name: str) -> list[int]:
+        """The versions that are withheld."""
+        answer = self._ask("GET", f"/v1/models/{quote(name)}/labels", self._inference).json()
+        return [int(version) for version in answer["withheld"]]
 
     def infer(self, name: str, version: int, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The logits N×K of pixels N×C×H×W."""

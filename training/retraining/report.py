@@ -55,6 +55,11 @@ def draw(state: JobState) -> None:
                 f"{watched['sent']} sent{agreed}; {len(watched['findings'])} findings"
             )
         )
+        told = (
+            f"{who} {each['failed']} of {each['failed'] + each['answered']}"
+            for who, each in watched["answering"].items()
+        )
+        console.print(Text(f"  requests that failed: {', '.join(told)}"))
         for line in watched["findings"]:
             console.print(Text(f"  {line}"))
 

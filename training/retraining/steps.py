@@ -3,6 +3,7 @@
 A step reads what those before it found, and returns what those after it and the report need.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -16,7 +17,7 @@ import torch
 from models.manifest import TrainingRecord
 from models.repository import ModelRepository
 from training.data.images import DataSet
-from training.outcomes import DivergedError
+from training.outcomes import DivergedError, Failure
 from training.publication.bundle import measure, restore_classifier
 from training.retraining import contest, gates
 from training.retraining.canary import read_traffic, watch
@@ -25,7 +26,7 @@ from training.retraining.champion import Champion, network_of
 from training.retraining.config import JobConfig
 from training.retraining.material import Material, load_material
 from training.retraining.outcome import ServiceRefusesError, ServiceUnreachableError
-from training.retraining.remote import Remote
+from training.retraining.remote import Remote, Served
 from training.retraining.state import JobFolder, JobState
 from training.run import Run, RunConfig
 
@@ -91,6 +92,8 @@ def choose_champion(job: Job) -> Result:
             "repository of the service"
         )
     network_of(manifest)  # of one that cannot be trained on nothing is changed either
+    if job.config.canary in served.labels:  # with its share, of a job that was killed and is not gone on with
+        job.remote.remove_label(name, job.config.canary)
     job.remote.load(name, served.default)
     job.remote.set_label(name, label, served.default)
     return {"version": served.default, "digest": served.digest}
@@ -190,10 +193,10 @@ def publish(job: Job) -> Result:
 
 
 def try_out(job: Job) -> Result:
-    """Have the service load the version as the canary."""
+    """Have the service load the version as the canary; its share it gets while it is watched."""
     name, config = job.config.name, job.config
     try:
-        job.remote.set_label(name, config.canary, job.version, config.watching.share)
+        job.remote.set_label(name, config.canary, job.version)
     except ServiceRefusesError as error:
         if reason := job.remote.reason(name, job.version):
             return {"label": config.canary, "reason": f"the service cannot load it: {reason}"}
@@ -207,7 +210,7 @@ def try_out(job: Job) -> Result:
 
 
 def watch_canary(job: Job) -> Result:
-    """Send it traffic, and look at what the service says of it."""
+    """Give it its share, send it traffic, and look at what the service says of it; no share outlives a failure."""
     if reason := job.state.done["canary"]["reason"]:
         return {"reason": reason}
     config, preprocessing = job.config, job.champion.manifest.preprocessing
@@ -215,22 +218,45 @@ def watch_canary(job: Job) -> Result:
     # What its baseline was measured on: nothing may be found that is not the service's doing.
     pixels = read_traffic(folder, preprocessing) if folder else job.mixed.held_out.pixels
     classes = contest.logits(job.candidate.model, pixels, preprocessing).argmax(1)
-    return asdict(watch(job.remote, config.name, job.version, pixels, classes, config.watching))
+    share, champion = config.watching.share, job.state.done["champion"]["version"]
+    if taken := _taken_away(job, job.remote.served(config.name)):
+        return {"reason": taken}
+    if share:
+        job.remote.set_label(config.name, config.canary, job.version, share)
+    try:
+        watched = watch(job.remote, config.name, job.version, champion, pixels, classes, config.watching)
+    except BaseException:  # Ctrl-C and SIGTERM too
+        if share:
+            with contextlib.suppress(Failure):
+                job.remote.set_label(config.name, config.canary, job.version)
+        raise
+    return asdict(watched)
 
 
 def conclude(job: Job) -> Result:
     """Promote the canary, or take it away; the default is the champion's until it is the challenger's."""
     name, config = job.config.name, job.config
     reason = job.state.done["watch"]["reason"]
-    default = job.remote.served(name).default
+    served = job.remote.served(name)
+    default = served.default
     champion = job.state.done["champion"]["version"]
     if not reason and default not in (champion, job.version):
         reason = f"version {default} is served by default now: somebody else changed it"
+    if not reason and default == champion:
+        reason = _taken_away(job, served)
     if not reason:
         job.remote.load(name, job.version)
         job.remote.set_label(name, config.stable, job.version)
     job.remote.remove_label(name, config.canary)
     return {"promoted": not reason, "reason": reason}
+
+
+def _taken_away(job: Job, served: Served) -> str:
+    """Why the canary is not to be promoted, where somebody took its label away; empty if nobody did."""
+    label = job.config.canary
+    if served.labels.get(label) == job.version:
+        return ""
+    return f"version {job.version} is not {label!r} any more: somebody else ended the trial"
 
 
 STEPS: dict[str, Callable[[Job], Result]] = {
