@@ -102,6 +102,17 @@ class RemoteRepository(ModelRepository):
         files = self._files_of(name, version)
         return kept or ";".join(f"{file}:{info.size}:{info.mark}" for file, info in sorted(files.items()))
 
+    def recall(self, name: str) -> None:
+        if self._problem:
+            raise OSError(self._problem)  # it was not there a moment ago: nobody is to wait for it again
+        self._files.invalidate_cache()
+        try:
+            content = self._ask(lambda: self._head(f"{name}/{CHOICE}", MAX_CHOICE_BYTES + 1))
+        except FileNotFoundError:
+            (self.root / plain_name(name) / CHOICE).unlink(missing_ok=True)
+        else:
+            self._keep_note(name, CHOICE, content)
+
     def fetch(self, name: str, version: int) -> None:
         """Have a version here as it is there, every file with the digest that its manifest says.
 

@@ -174,6 +174,9 @@ class ModelRepository:
     def refresh(self) -> None:
         """Look again at where the versions come from, if that is elsewhere."""
 
+    def recall(self, name: str) -> None:
+        """Read again what is chosen of a model, if that is elsewhere; raises OSError where it cannot be had."""
+
     def fetch(self, name: str, version: int) -> None:
         """Have the files of a version here, if they come from elsewhere."""
 

@@ -120,7 +120,12 @@ class Pilot:
         course.look = dataclasses.replace(course.look, choice=after)
 
     async def choice(self, course: Course) -> Choice:
-        """What is chosen on disk now, by whomever; raises `ConflictError` where that cannot be read."""
+        """What is chosen in the repository now, by whomever; raises `ConflictError` where that cannot be read.
+
+        While the repository is elsewhere and does not answer, it is what was read last: nothing can be written either.
+        """
+        with contextlib.suppress(OSError):
+            await to_thread.run_sync(self._repository.recall, course.name)
         try:
             return await to_thread.run_sync(self._repository.choice, course.name)
         except ValueError as error:

@@ -179,6 +179,18 @@ def test_what_is_chosen_there_is_read_and_written(remote: Remote) -> None:
     assert repository.policy("tiny") is None
 
 
+def test_what_others_chose_is_read_before_it_is_changed(remote: Remote) -> None:
+    """Between two listings too: what is withheld elsewhere must not be lost."""
+    repository = remote.repository()
+    remote.write("tiny/serving.json", b'{"withheld": [2]}')
+    assert repository.choice("tiny") == Choice()
+    repository.recall("tiny")
+    assert repository.choice("tiny") == Choice(withheld=(2,))
+    remote.files.rm(f"{remote.base}/tiny/serving.json")
+    repository.recall("tiny")
+    assert repository.choice("tiny") == Choice()
+
+
 def test_what_is_too_long_to_be_a_choice_is_none(remote: Remote) -> None:
     remote.write("tiny/serving.json", b" " * (1 << 20))
     repository = remote.repository()

@@ -121,6 +121,9 @@ def test_failed_requests_are_counted_apart(client: httpx.Client) -> None:
     assert ns > 0
     assert grown(before, after, "success") == (0, 0)
     assert after["inference_count"] == before["inference_count"]
+    # As are those that `classify` refuses before any run.
+    assert client.post("/v1/models/tiny/classify?attention=true", content=b"no image").status_code == 400
+    assert grown(after, counted(client, after, 1), "fail")[0] == 1
 
 
 def test_classified_images_are_counted_too(client: httpx.Client) -> None:

@@ -1,12 +1,15 @@
 """Services that read one repository: who follows later undoes nothing, and misses nothing."""
 
 import json
+import secrets
 from pathlib import Path
 
 import anyio
+import fsspec
 import pytest
 
 from models.choice import Choice
+from models.remote import RemoteRepository
 from models.repository import ModelRepository
 from service.control.control import Control
 from service.control.serving import Serving
@@ -112,3 +115,16 @@ async def test_of_what_was_unloaded_it_is_said_what_is_withheld(root: Path) -> N
     await control.unload("tiny")
     await control.withhold("tiny", 4)
     assert (served.now.versions, served.now.loaded, served.now.withheld) == ((), False, (4,))
+
+
+async def test_a_label_keeps_what_others_withheld_in_a_bucket(root: Path, tmp_path: Path) -> None:
+    """Between two looks at it, too."""
+    files, base = fsspec.filesystem("memory"), f"/{secrets.token_hex(8)}"
+    files.put(str(root / "tiny"), f"{base}/tiny", recursive=True)
+    control = Control(RemoteRepository(f"memory:/{base}", tmp_path / "cache", 100_000_000))
+    await control.join(Served())
+    await control.start()
+    files.pipe_file(f"{base}/tiny/serving.json", b'{"default": 2, "withheld": [4]}')
+    await control.label("tiny", "stable", 1)
+    found = json.loads(files.cat_file(f"{base}/tiny/serving.json"))
+    assert found == {"default": 2, "withheld": [4], "labels": {"stable": 1}}
