@@ -23,7 +23,15 @@ NETWORK = NetworkConfig(
 MIXED = Recipe(epochs=3, batch_size=12, accumulation=2, mixup_alpha=0.4, cutmix_alpha=1.0, clip_norm=1.0, seed=7)
 WAYS: dict[str, Recipe] = {
     "sgd": MIXED,
-    "adamw": replace(MIXED, optimiser="adamw", learning_rate=0.003, schedule="one_cycle", random_erasing=0.5),
+    "adamw": replace(
+        MIXED,
+        optimiser="adamw",
+        learning_rate=0.003,
+        schedule="one_cycle",
+        rand_augment=2,
+        random_erasing=0.5,
+        precision="bf16",
+    ),
     "muon": replace(MIXED, optimiser="muon", learning_rate=0.003, averaging="swa", averaging_start=0.3),
     "half": replace(MIXED, precision="fp16", averaging="none", schedule="multi_step", channels_last=True),
 }

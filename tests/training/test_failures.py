@@ -241,6 +241,52 @@ def test_a_refused_command_line_is_reported_and_no_report_of_before_is_left(
     assert said in report["message"]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--epochs", "-1"], "epochs=-1 is not allowed: use at least 1"),
+        (["--checkpoint-steps", "-1"], "checkpoint_steps=-1 is not allowed: use 0 or more"),
+    ],
+)
+def test_a_value_that_a_configuration_refuses_is_one_line_and_the_same_in_the_report(
+    options: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["training", "train", *options, "--json", "-"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.err == f"error: {said}\n"
+    assert json.loads(printed.out) == {"outcome": "mistake", "exit_code": 2, "message": said}
+    # What the parser itself does not understand it explains; a report that cannot be written is said too.
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(
+        sys, "argv", ["training", "train", "--epochs", "x", "--json", str(tmp_path / "file" / "r.json")]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "invalid literal for int()" in said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("error: report ")
+
+
+def test_a_report_takes_away_no_device_pipe_or_link(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "kept.json").write_text("kept")
+    (tmp_path / "link").symlink_to("kept.json")
+    for name in ("pipe", "link"):
+        with pytest.raises(ValueError, match="something that is no file"), reported(tmp_path / name):
+            raise AssertionError("the work must not begin")
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "kept.json", "link"}
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (

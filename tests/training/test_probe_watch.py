@@ -181,6 +181,10 @@ def test_the_record_sums_up_what_was_found(tmp_path: Path) -> None:
         file.keep(moment, NetworkReading((LAYER,), (WEIGHT,)), found)
     expected = {"dead": {"sentence": "60% are dead", "steps": [100, 200]}}
     assert file.summary() == {"readings": 3, "last_step": 200, "warnings": expected}
+    # A run that an older version began.
+    file.path.write_text('{"step": 0, "warnings": ["60% are dead"]}\n')
+    expected = {"60% are dead": {"sentence": "60% are dead", "steps": [0]}}
+    assert file.summary() == {"readings": 1, "last_step": 0, "warnings": expected}
 
 
 def test_a_full_disk_does_not_stop_training(tmp_path: Path) -> None:

@@ -157,6 +157,26 @@ def test_names_and_values_are_such_as_every_store_takes() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://me:p@ss@host:5000/x", "http://…@host:5000/x"),
+        ("postgresql://me:sec/ret@host/db", "postgresql://…@host/db"),
+        ("postgresql://host/db?user=me&password=secret&sslmode=require", "…/db?user=me&password=…&sslmode=require"),
+        ("http://token@host", "http://…@host"),
+    ],
+)
+def test_no_password_is_shown_or_taken_from_the_command_line(address: str, shown: str) -> None:
+    found = without_secrets(f"{address} tests")
+    assert found.endswith(f"{shown.removeprefix('…')} tests")
+    assert "secret" not in found
+    with pytest.raises(ValueError, match="MLFLOW_TRACKING_PASSWORD"):
+        Tracking(mlflow=(address,))
+    with pytest.raises(ValueError, match="give one address") as raised:
+        Tracking(mlflow=(address, "http://other"))
+    assert shown.removeprefix("…") in str(raised.value)
+
+
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="give one address"):
         Tracking(mlflow=("http://a", "http://b"))

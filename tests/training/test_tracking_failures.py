@@ -1,12 +1,17 @@
 """A server of MLflow that is slow or out of order, and runs that end in other ways: what becomes of the points."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
+from tests.training.conftest import ROOT
 from tests.training.small import Crash, SilentBar, problem
 from tests.training.tracked import EXPERIMENT, empty_store, history, only_run, store, tracking_server
 from training.activations.catalogue import find_activation
@@ -101,11 +106,42 @@ def test_a_run_that_says_nothing_of_its_end_was_killed(store: str, tmp_path: Pat
     keeper.begin(0)
     keeper.tell("steps", 0, {"loss": 2.0})
     assert keeper._courier is not None
+    until = time.monotonic() + 60
+    while not Sent.read(tmp_path / "mlflow").run and time.monotonic() < until:
+        time.sleep(0.1)
+    # Whoever ends a job asks all of its processes.
+    keeper._courier._process.terminate()
     # As when the process dies: what holds the other end of the pipe is gone.
     keeper._courier.close()
     run = only_run(store)
     assert (run.info.status, run.data.metrics) == ("KILLED", {"loss": 2.0})
     assert said == []
+
+
+def test_nobody_who_sends_is_left_behind_where_a_store_hangs(tmp_path: Path) -> None:
+    with FileLock(tmp_path / "lock"):
+        program = "from training.tracking import sender; sender.LONGER = 0.5; sender.main()"
+        command = [sys.executable, "-c", program, str(tmp_path)]
+        # It waits for the lock as it would for a database.
+        with subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
+            try:
+                assert process.stdin is not None
+                process.stdin.close()
+                assert process.wait(60) == 1
+            finally:
+                process.kill()
+
+
+def test_training_goes_on_where_nothing_can_be_started_that_sends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    said: list[str] = []
+    with tracked(keeper := MLflow(tmp_path / "mlflow", ABOUT, None, said.append), {}):
+        keeper.begin(0)
+        keeper.tell("steps", 0, {"loss": 2.0})
+    (sentence,) = said
+    assert sentence.startswith("warning: MLflow is not told: no process can be started that sends (")
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.training.small import SilentBar, problem
+from training.activations.catalogue import find_activation
 from training.data.images import DataSet
 from training.loop.trainer import Trainer
 from training.loop.watch import Moment, Watch
+from training.probes.probing import Probing
 from training.recipes.recipe import Recipe
 from training.resnet.network import NetworkConfig
 
@@ -171,12 +173,15 @@ def test_what_would_be_compiled_anew_is_not_compiled(tmp_path: Path) -> None:
 
     run._step = replace(run._step, forward=Compiled())
     bar = SilentBar()
-    watched(run, tmp_path, every=4)
-    assert sizes == [16, 16], "of steps 0 to 5, 0 and 4 are looked on, 2 and 5 are short"
+    # Who only reads the loss needs no hooks.
+    run.watches.extend(Probing(probe_every=4).watches(find_activation("relu"), tmp_path, bar.lines.append))
+    run.watches.append(Recorder(1))
+    run.train(tmp_path / "c.pt", bar)
+    assert sizes == [16, 16], "of steps 0 to 5, 0 and 4 are probed, 2 and 5 are short"
     run = trainer(Recipe(epochs=1, batch_size=64))
     # Who is told beforehand, not the compiler.
     run.recipe = replace(run.recipe, compile=True)
-    run.train(tmp_path / "c.pt", bar)
+    run.train(tmp_path / "c.pt", bar := SilentBar())
     assert bar.lines[0].startswith("the first step compiles the network")
 
 

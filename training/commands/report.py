@@ -61,6 +61,9 @@ def _speaks(path: Path | None) -> bool:
 def _make_room(path: Path | None) -> None:
     if path is None or path == STDOUT or not _speaks(path):
         return
+    # A device, a pipe or a link must not be taken away for a file.
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise ValueError(f"report {path} cannot be written (there is something that is no file): choose another file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)

@@ -215,7 +215,7 @@ class Trainer:
             set_progress(self._rates, step / all_steps)
             watching.before_step(self._moment(step))
             count = self.batches.count(index)
-            compiled = not looking and count == self.batches.count(0)
+            compiled = not any(watch.hooks for watch in looking) and count == self.batches.count(0)
             shares = self.batches.shares(index)
             losses.add(step, self._step.gradients(images, targets, shares, count, compiled), count)
             saved, stopped = self._read(losses, index, images, checkpoint, bar)

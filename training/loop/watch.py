@@ -29,6 +29,8 @@ class Watch:
     """
 
     every: int = 1
+    hooks = False
+    """Whether it puts any: such a step is not compiled."""
 
     def before_training(self, step: int) -> None:
         """Before `step`, the first that is made now.

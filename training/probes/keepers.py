@@ -61,7 +61,9 @@ class ProbeFile(Keeper):
             return None
         found: dict[str, dict[str, Any]] = {}
         for line in lines:
-            for kind, sentence in line["warnings"].items():
+            told = line["warnings"]
+            # Older runs have sentences alone.
+            for kind, sentence in (told if isinstance(told, dict) else dict(zip(told, told, strict=True))).items():
                 found.setdefault(kind, {"sentence": sentence, "steps": []})["steps"].append(line["step"])
         return {"readings": len(lines), "last_step": lines[-1]["step"], "warnings": found}
 

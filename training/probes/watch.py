@@ -18,6 +18,8 @@ from training.probes.warnings import warnings
 class ProbeWatch(Watch):
     """Reads the step of every `every`-th batch while it is made: no pass is run for it, and no other step is slower."""
 
+    hooks = True
+
     def __init__(self, activation: Activation, every: int, keepers: Sequence[Keeper]) -> None:
         if every < 1:
             raise ValueError(f"probe_every={every} is not allowed: use at least 1")

@@ -1,6 +1,7 @@
 """Sends an outbox to a store, from where it was left."""
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,7 @@ class Delivery:
 
     def killed(self, until: float) -> None:
         """Say that the run is over, if it did not say so itself before the position `until`."""
-        last = [line for line, _ in self.outbox.after(0, until)][-1:]
+        last = deque((line for line, _ in self.outbox.after(0, until)), maxlen=1)
         if self.sent.run and not any("end" in line for line in last):
             self.store.end(self.sent.run, "KILLED")
 

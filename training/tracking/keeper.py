@@ -52,12 +52,15 @@ class MLflow(Keeper):
         except OSError as error:
             self._say(f"warning: MLflow is not told: {self.folder} cannot be written ({error})")
             return
-        lines = [line for line, _ in self._outbox.after(0)]
-        self._newest = newest(lines)
-        self._tagged = {name for line in lines if "begin" not in line for name in line.get("tags", ())}
+        self._newest = newest(line for line, _ in self._outbox.after(0))
+        before = (line for line, _ in self._outbox.after(0) if "begin" not in line)
+        self._tagged = {name for line in before for name in line.get("tags", ())}
         about = {"name": self.about.name, "parameters": self.about.parameters, "tags": self.about.tags}
         self._add({"begin": _now(), **about})
-        self._courier = Courier(self.folder, self._store, self._say)
+        try:
+            self._courier = Courier(self.folder, self._store, self._say)
+        except OSError as error:
+            self._say(f"warning: MLflow is not told: no process can be started that sends ({error})")
 
     def keep(self, moment: Moment, reading: NetworkReading, found: dict[str, str]) -> None:
         self.tell(READINGS, moment.step, scalars(reading))

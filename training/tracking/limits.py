@@ -39,8 +39,9 @@ def cut(text: str, length: int) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Without the user and password of an address."""
-    return re.sub(r"//[^/@\s]+@", "//…@", text)
+    """Without the users and passwords of addresses; those of databases may have a / in them, or be options."""
+    text = re.sub(r"//([^/\s]+|[^/:@\s]*:[^@\s]*)@", "//…@", text)
+    return re.sub(r"([?&][^=&\s]*(pass|pwd|token|secret|key)[^=&\s]*=)[^&\s]*", r"\1…", text, flags=re.IGNORECASE)
 
 
 def short(error: BaseException) -> str:

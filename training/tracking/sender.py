@@ -5,6 +5,7 @@ Standard input is the life of the run: it ends with it. What is worth telling is
 
 import math
 import os
+import signal
 import sys
 import threading
 import time
@@ -36,6 +37,8 @@ DEFAULTS = {
 }
 ATTEMPTS = 2
 """After the end of the run, in vain."""
+LONGER = 300.0
+"""Seconds after the end of the run for which a store may hang, where nobody is left who would not wait so long."""
 
 
 def main() -> None:
@@ -43,6 +46,9 @@ def main() -> None:
     folder = Path(sys.argv[1])
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    # Who ends a job may ask all of its processes to: this one ends with the run, and has its end to tell.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     # Training is more urgent.
     os.nice(5)
     ended = threading.Event()
@@ -121,6 +127,9 @@ def _delivery(folder: Path, say: Callable[[str], None]) -> "Delivery":
 def _wait_for_end(ended: threading.Event) -> None:
     sys.stdin.buffer.read()
     ended.set()
+    time.sleep(LONGER)
+    # What is sent is known; the rest is for the next one, who waits for the lock.
+    os._exit(1)
 
 
 def _say(line: str) -> None:

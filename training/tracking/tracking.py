@@ -1,6 +1,5 @@
 """Whether a run is told to MLflow, and what."""
 
-import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -12,7 +11,7 @@ import tyro
 from training.data.images import DataSet, digest
 from training.run import Run, versions
 from training.tracking.keeper import About, MLflow
-from training.tracking.limits import flat
+from training.tracking.limits import flat, without_secrets
 
 PATHS = ("data_dir", "classes", "pretrained")
 """Of which only the last part is told: where it was on this machine is nobody's business."""
@@ -29,9 +28,10 @@ class Tracking:
     def __post_init__(self) -> None:
         if self.mlflow is None:
             return
+        given = " ".join(self.mlflow)
         if len(self.mlflow) > 1:
-            raise ValueError(f"--mlflow {' '.join(self.mlflow)}: give one address, or none")
-        if re.search(r"//[^/@]*@", " ".join(self.mlflow)):
+            raise ValueError(f"--mlflow {without_secrets(given)}: give one address, or none")
+        if without_secrets(given) != given:
             raise ValueError(
                 "--mlflow with a user or password is seen by everybody on this machine: put the address into "
                 "MLFLOW_TRACKING_URI, or both into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
