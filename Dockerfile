@@ -27,10 +27,10 @@ RUN python -m venv /opt/reslens \
 
 FROM source AS build-training
 COPY training training
-# Of PyTorch's own index: elsewhere it comes with CUDA, gigabytes of it. Another one: --build-arg TORCH_INDEX=…
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# From an index that has no builds for CPUs alone PyTorch comes with CUDA, gigabytes of it: name one that has.
+ARG TORCH_INDEX=
 RUN python -m venv /opt/reslens \
-    && /opt/reslens/bin/pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" '.[training]' \
+    && /opt/reslens/bin/pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} '.[training]' \
     && rm -rf /opt/reslens/lib/python*/site-packages/models/store
 
 FROM ${BASE} AS training
