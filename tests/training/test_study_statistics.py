@@ -4,12 +4,14 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy import stats
 
 from training.studies.baseline import Baseline
 from training.studies.case import Case
 from training.studies.comparison import Comparison, compare, holm, smallest_exact, spread
+from training.studies.figures import draw
 from training.studies.results import Group, gather, gradient_ratio, summarise
 
 CASE = Case("resnet8", "relu", "original", "he", "batch", 0.1, 1, 64, 0)
@@ -130,3 +132,21 @@ def test_runs_that_diverged_are_counted_and_not_averaged() -> None:
     assert other["std_ratio"] == {"mean": 3.0, "std": 0.0, "runs": 2}
     assert other["comparison"]["difference"] == pytest.approx(0.05)
     assert other["comparison"]["p_holm"] is None
+
+
+def test_one_run_that_diverged_takes_no_shades_from_the_others() -> None:
+    def reading(std: float) -> dict[str, Any]:
+        flat = dict.fromkeys(("dead_units", "mean_shift", "gradient_rms"), [0.5] * 60)
+        return {**flat, "std": [std + layer / 60 for layer in range(60)], "learned": {}}
+
+    good = {"initial": reading(1.0), "final": reading(2.0), "accuracy": 0.9}
+    burst = {"initial": reading(1.0), "final": reading(1e30), "diverged": "the loss is nan"}
+    # One layer of thousands is an outlier before the first step already.
+    wild = {**good, "initial": {**reading(1.0), "std": [1e15, *reading(1.0)["std"][1:]]}}
+    groups = [Group(CASE, {0: wild, 1: burst}), Group(replace(CASE, activation="mish"), {0: burst})]
+    (spread,) = [picture for picture in draw(groups) if picture.key == "spread"]
+    before, after = [image for axes in spread.figure.axes for image in axes.get_images()][:2]
+    shown = np.ma.filled(np.ma.asarray(after.get_array()).astype(float), np.nan)
+    assert shown[0].max() == pytest.approx(2.0 + 59 / 60)
+    assert np.isnan(shown[1]).all()
+    assert before.norm.vmax == after.norm.vmax < 10
